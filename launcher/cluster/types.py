@@ -1,0 +1,79 @@
+"""What the machines offer, as frozen values. A profile in `slurm/clusters/` is one `Cluster`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU type, by the name that Slurm's gres gives it."""
+
+    memory_gib: float | None
+    """Usable device memory (GiB = 2**30 bytes) as the driver reports it; None: not known yet, and a
+    plan refuses the type until the profile says."""
+    bf16: bool = True
+    price: float = 1.0
+    """Cost of one GPU-hour, in any unit: only ratios count."""
+
+
+@dataclass(frozen=True)
+class NodeGroup:
+    """Nodes of one shape within a partition."""
+
+    nodes: int
+    cpus: int
+    memory_gib: float
+    """Host memory a node (GiB)."""
+    gpu: str | None = None
+    """A key of `Cluster.gpus`; None: nodes without GPUs."""
+    gpus: int = 0
+    """GPUs a node."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    name: str
+    groups: tuple[NodeGroup, ...]
+    max_time_minutes: int | None = None
+    """None: no limit."""
+    preemptible: bool = False
+    account: str | None = None
+    qos: str | None = None
+
+
+@dataclass(frozen=True)
+class Cluster:
+    name: str
+    partitions: tuple[Partition, ...]
+    gpus: Mapping[str, Gpu] = field(default_factory=dict)
+    engine: Literal["slurm", "local"] = "slurm"
+    device: Literal["cuda", "cpu"] = "cuda"
+    """What trainings compute on. `cpu` with GPUs listed is a development cluster whose GPUs are
+    stand-ins: jobs ask Slurm for them and compute on CPU."""
+    gpu_request: Literal["gres", "gpus-per-node"] = "gres"
+    typed: bool = True
+    """Whether the request names the type (`gpu:a100:4`) or only the count (`gpu:4`)."""
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    reservation: str | None = None
+    setup: tuple[str, ...] = ()
+    """Shell lines run in the batch script before anything else (modules, environments). They come
+    from the profile, which the cluster's user owns; no recipe can add one."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables of every job (NCCL and the like)."""
+    python: str | None = None
+    """The interpreter on the nodes; None: the one that runs `launcher`."""
+    scratch: str | None = None
+    """A node-local folder."""
+    interconnect: Literal["ethernet", "infiniband", "none"] = "ethernet"
+
+    def partition(self, name: str) -> Partition:
+        """The partition called `name`. Raises KeyError."""
+        for partition in self.partitions:
+            if partition.name == name:
+                return partition
+        raise KeyError(name)

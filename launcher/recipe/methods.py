@@ -1,0 +1,71 @@
+"""The table of methods: adding one is a row here and a small file in `launcher/worker/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method takes and gives."""
+
+    name: str
+    config: str
+    """`module:Class` of the config whose fields `train:` takes, key for key."""
+    main_role: str
+    """The role that the recipe's top-level `model` fills where the stage does not."""
+    required_roles: tuple[str, ...] = ()
+    optional_roles: tuple[str, ...] = ()
+    columns: tuple[tuple[str, ...], ...] = ()
+    """The sets of data set columns, any one of which will do."""
+    result: Literal["policy", "reward_model", "report"] = "policy"
+    sequences_per_row: int = 1
+    """Sequences that one data row brings to the GPU (2: chosen and rejected)."""
+    online: bool = False
+    """Whether training generates; `global_batch` then counts completions."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return (*self.required_roles, *self.optional_roles)
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            "sft",
+            config="trl:SFTConfig",
+            main_role="model",
+            required_roles=("model",),
+            columns=(("messages",), ("prompt", "completion"), ("text",)),
+        ),
+        Method(
+            "reward",
+            config="trl:RewardConfig",
+            main_role="model",
+            required_roles=("model",),
+            columns=(("chosen", "rejected"), ("prompt", "chosen", "rejected")),
+            result="reward_model",
+            sequences_per_row=2,
+        ),
+        Method(
+            "ppo",
+            config="launcher.worker.ppo.config:PPOConfig",
+            main_role="policy",
+            required_roles=("policy", "reward_model"),
+            optional_roles=("reference", "value_model"),
+            columns=(("prompt",),),
+            online=True,
+        ),
+        Method(
+            "evaluate",
+            config="launcher.worker.evaluate.config:EvaluateConfig",
+            main_role="reference",
+            required_roles=("reward_model",),
+            optional_roles=("reference",),
+            columns=(("prompt",),),
+            result="report",
+        ),
+    )
+}

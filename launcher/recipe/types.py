@@ -1,0 +1,130 @@
+"""What the user asked for, as frozen values. Every later station reads these, none changes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+
+Dtype = Literal["bfloat16", "float16", "float32"]
+Offload = Literal["none", "optimizer", "all"]
+
+STAGE_PREFIX = "stage:"
+
+
+def stage_of(reference: str) -> str | None:
+    """The stage that a model reference names (`stage:sft` → `sft`), or None for a folder or name."""
+    return reference[len(STAGE_PREFIX) :] if reference.startswith(STAGE_PREFIX) else None
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, and what the planner may know of it before it is read."""
+
+    path: str
+    """A hub name, or an absolute path of a json, jsonl, csv or parquet file or a data set folder."""
+    name: str | None = None
+    """The hub data set's configuration."""
+    split: str = "train"
+    eval_path: str | None = None
+    """Held-out rows; None takes `eval_split` of `path`."""
+    eval_split: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """TRL's column → the file's column."""
+    rows: int | None = None
+    mean_tokens: int | None = None
+    max_prompt_tokens: int | None = None
+    """Longest prompt in tokens; enforced on the node (longer rows are dropped, and counted)."""
+
+
+@dataclass(frozen=True)
+class Peft:
+    """An adapter in place of full training."""
+
+    method: Literal["lora"] = "lora"
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: str | tuple[str, ...] = "all-linear"
+    modules_to_save: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the recipe pins of the machine's choices. None leaves the choice to the planner."""
+
+    gpu: str | None = None
+    """A GPU type of the cluster profile."""
+    gpus: int | None = None
+    """GPUs (on a CPU-only machine: processes) of the stage over all nodes."""
+    nodes: int | None = None
+    partition: str | None = None
+    time_minutes: int | None = None
+    zero_stage: int | None = None
+    offload: Offload | None = None
+    micro_batch: int | None = None
+    gradient_checkpointing: bool | None = None
+    cpus_per_task: int | None = None
+    host_memory_gib: float | None = None
+    """Host memory a node (GiB)."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One job of the chain."""
+
+    name: str
+    method: str
+    """A key of `launcher.recipe.methods.METHODS`."""
+    models: Mapping[str, str]
+    """Role (`model`, `policy`, `reference`, `reward_model`, `value_model`) → `stage:NAME`, absolute
+    folder, or hub name. Optional roles that the recipe leaves out are absent."""
+    candidates: Mapping[str, str] = field(default_factory=dict)
+    """`evaluate` only: label → model reference, in the order of the report."""
+    baseline: str | None = None
+    """`evaluate` only: the label that win rates are against."""
+    tokenizer: str | None = None
+    dtype: Dtype = "bfloat16"
+    """Precision of compute and of frozen weights; weights that train keep a float32 master."""
+    seed: int = 42
+    data: Data | None = None
+    peft: Peft | None = None
+    global_batch: int | None = None
+    """Sequences (online RL: completions) of one optimizer step over all processes."""
+    train: Mapping[str, Any] = field(default_factory=dict)
+    """The method's own config, key for key, without the keys that the launcher owns."""
+    scores: Mapping[str, str] = field(default_factory=dict)
+    """`evaluate` only: label → `/abs/file.py:function`, a score of prompts and completions."""
+    resources: Resources = field(default_factory=Resources)
+    env: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    """Every upstream stage: those referred to by a model role, and those under `needs:`."""
+    use: str | None = None
+    """A finished model that stands in for this stage: nothing is run."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole chain, its stages in an order in which each comes after those it needs."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    resolved: Mapping[str, Any]
+    """The merged document (extends and overrides applied), as plain data for JSON or YAML."""
+
+    @property
+    def identity(self) -> str:
+        """Sixty-four hex digits: SHA-256 of the resolved document, name included."""
+        text = json.dumps({"name": self.name, "recipe": self.resolved}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def stage(self, name: str) -> Stage:
+        """The stage called `name`. Raises KeyError."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)
