@@ -17,7 +17,7 @@ STAGE_PREFIX = "stage:"
 
 
 def stage_of(reference: str) -> str | None:
-    """The stage that a model reference names (`stage:sft` → `sft`), or None for a folder or name."""
+    """The stage that a model reference names (`stage:sft` → `sft`); None for a folder or name."""
     return reference[len(STAGE_PREFIX) :] if reference.startswith(STAGE_PREFIX) else None
 
 
@@ -26,7 +26,7 @@ class Data:
     """A data set, and what the planner may know of it before it is read."""
 
     path: str
-    """A hub name, or an absolute path of a json, jsonl, csv or parquet file or a data set folder."""
+    """A hub name, or an absolute path of a json, jsonl, csv or parquet file, or a folder."""
     name: str | None = None
     """The hub data set's configuration."""
     split: str = "train"
