@@ -1,0 +1,83 @@
+"""Receipts: what one attempt at a stage was, written by the job itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from launcher.records import files
+
+Outcome = Literal["complete", "stopped", "terminated", "superseded", "error", "killed"]
+"""How an attempt ended: `stopped` with a checkpoint at a signal, to be gone on with; `terminated`
+by a signal without one; `superseded` because its submission is not the current one; `error` in the
+program; `killed` from outside."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first thing that went wrong in a trainer process."""
+
+    rank: int
+    message: str
+    """One line: the exception as Python prints it last."""
+    traceback: str
+    kind: Literal["program", "user"] = "program"
+    """`user`: an error of the recipe or its data, with its way out in the message."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    number: int
+    token: str
+    job_id: str
+    host: str
+    processes: int
+    started: float
+    """Seconds since the epoch."""
+    ended: float | None = None
+    outcome: Outcome | None = None
+    """None: it runs, or died without a word."""
+    exit_code: int | None = None
+    failure: Failure | None = None
+    peak_bytes: Mapping[str, int] = field(default_factory=dict)
+    """`device allocated`, `device reserved` (GPU) and `host` (resident set): the largest over the
+    ranks, in bytes."""
+
+
+def start(folder: Path, attempt: Attempt) -> Attempt:
+    """Write the receipt of a new attempt under the next number. Returns it with that number."""
+    files.private_folder(folder)
+    number = 1 + max((int(path.stem) for path in _receipts(folder)), default=0)
+    while True:
+        numbered = Attempt(**{**vars(attempt), "number": number})
+        if files.claim(folder / f"{number}.json", files.encode(numbered)):
+            return numbered
+        number += 1
+
+
+def finish(folder: Path, attempt: Attempt) -> None:
+    """Write the receipt anew, with its end."""
+    files.write_json(folder / f"{attempt.number}.json", attempt)
+
+
+def read(folder: Path) -> tuple[Attempt, ...]:
+    """All receipts, oldest first."""
+    receipts = (files.read_json(path, Attempt) for path in _receipts(folder))
+    return tuple(sorted((r for r in receipts if r is not None), key=lambda attempt: attempt.number))
+
+
+def failure_path(folder: Path, job_id: str, rank: int) -> Path:
+    """Where the trainer process of `rank` leaves its `Failure` for the supervisors to read."""
+    return folder / f"{job_id}.rank{rank}.failure.json"
+
+
+def failures(folder: Path, job_id: str) -> tuple[Failure, ...]:
+    """What the ranks of a job reported, the first written first."""
+    paths = sorted(folder.glob(f"{job_id}.rank*.failure.json"), key=lambda p: p.stat().st_mtime)
+    return tuple(f for f in (files.read_json(path, Failure) for path in paths) if f is not None)
+
+
+def _receipts(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("[0-9]*.json") if path.stem.isdigit()]

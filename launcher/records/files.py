@@ -1,0 +1,95 @@
+"""Writing so that a reader, or a crash at any moment, meets either the old file or the new one."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+PRIVATE_FILE = 0o600
+PRIVATE_FOLDER = 0o700
+
+
+def private_folder(path: Path) -> Path:
+    """Make `path` and its missing parents, each 0700 under any umask. Returns `path`."""
+    if not path.is_dir():
+        private_folder(path.parent)
+        try:
+            path.mkdir(mode=PRIVATE_FOLDER)
+        except FileExistsError:
+            return path
+        path.chmod(PRIVATE_FOLDER)
+    return path
+
+
+def _write_aside(path: Path, data: bytes) -> Path:
+    aside = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            os.fchmod(handle.fileno(), PRIVATE_FILE)
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    return aside
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write `data` to `path` (0600), on disk when this returns. Raises OSError."""
+    aside = _write_aside(path, data)
+    try:
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def claim(path: Path, data: bytes) -> bool:
+    """Write `data` to `path` unless something is there. True for the one caller who wrote it.
+
+    A hard link puts the whole file in place in one step, over NFS too. Raises OSError.
+    """
+    aside = _write_aside(path, data)
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return True
+
+
+def encode(value: Any) -> bytes:
+    """`value` (a dataclass or plain data) as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    replace(path, encode(value))
+
+
+def read_json(path: Path, kind: type[T]) -> T | None:
+    """The value in `path`, or None where there is no file. Raises msgspec.ValidationError."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return msgspec.json.decode(data, type=kind)

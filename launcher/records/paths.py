@@ -1,0 +1,98 @@
+"""Every file of a run is named here, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class StagePaths:
+    root: Path
+
+    @property
+    def arguments(self) -> Path:
+        """What the trainer was given, as YAML."""
+        return self.root / "args.yaml"
+
+    @property
+    def deepspeed(self) -> Path:
+        return self.root / "deepspeed.json"
+
+    @property
+    def attempts(self) -> Path:
+        return self.root / "attempts"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The finished model: always whole weights that the next stage can load."""
+        return self.root / "model"
+
+    @property
+    def adapter(self) -> Path:
+        """The adapter alone, where one was trained."""
+        return self.root / "adapter"
+
+    @property
+    def progress(self) -> Path:
+        return self.root / "progress.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def evaluation(self) -> Path:
+        """The result of an `evaluate` stage."""
+        return self.root / "evaluation.json"
+
+    @property
+    def complete(self) -> Path:
+        return self.root / "COMPLETE.json"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "recipe.yaml"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def code(self) -> Path:
+        """The snapshot of this package that the run's jobs import."""
+        return self.root / "code"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the command that acts on the run."""
+        return self.root / "lock"
+
+    @property
+    def local_log(self) -> Path:
+        """What the process that runs the chain without Slurm prints."""
+        return self.root / "local.log"
+
+    @property
+    def stages(self) -> Path:
+        return self.root / "stages"
+
+    def stage(self, name: str) -> StagePaths:
+        return StagePaths(self.stages / name)
