@@ -1,4 +1,4 @@
-"""Make the tiny model and data beside this file: `python recipes/tiny/make.py` in the training venv.
+"""Make the tiny model and data beside this file: `python recipes/tiny/make.py`, training venv.
 
 The model is a random Qwen2 of about 100,000 parameters with a byte-level BPE tokenizer trained on
 the data here; pad and end-of-sequence are different tokens. Everything comes from one seed, so a
@@ -27,9 +27,23 @@ CHAT_TEMPLATE = """\
 {%- endif -%}
 """
 
-NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
-ANIMALS = "cat dog owl fox hen bee cow elk".split()
-COLOURS = "red blue green white black brown".split()
+NUMBERS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+]
+ANIMALS = ["cat", "dog", "owl", "fox", "hen", "bee", "cow", "elk"]
+COLOURS = ["red", "blue", "green", "white", "black", "brown"]
 
 
 def questions(rng: random.Random) -> Iterator[tuple[str, str, str]]:
