@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,9 @@ Outcome = Literal["complete", "stopped", "terminated", "superseded", "error", "k
 by a signal without one; `superseded` because its submission is not the current one; `error` in the
 program; `killed` from outside."""
 
+Blame = Literal["program", "user"]
+"""Whose error it is; `user`: of the recipe or its data, with the way out in the message."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -23,8 +26,7 @@ class Failure:
     message: str
     """One line: the exception as Python prints it last."""
     traceback: str
-    kind: Literal["program", "user"] = "program"
-    """`user`: an error of the recipe or its data, with its way out in the message."""
+    kind: Blame = "program"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def start(folder: Path, attempt: Attempt) -> Attempt:
     files.private_folder(folder)
     number = 1 + max((int(path.stem) for path in _receipts(folder)), default=0)
     while True:
-        numbered = Attempt(**{**vars(attempt), "number": number})
+        numbered = replace(attempt, number=number)
         if files.claim(folder / f"{number}.json", files.encode(numbered)):
             return numbered
         number += 1

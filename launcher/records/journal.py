@@ -9,7 +9,8 @@ from typing import Literal
 
 from launcher.records import files
 
-Kind = Literal["created", "intent", "submitted", "cancelled"]
+Kind = Literal["created", "intent", "submitted", "cancelled", "resumed"]
+"""`cancelled` and `resumed` without a stage are the whole run's."""
 
 
 @dataclass(frozen=True)

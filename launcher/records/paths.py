@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +85,17 @@ class RunPaths:
     def lock(self) -> Path:
         """Held by the command that acts on the run."""
         return self.root / "lock"
+
+    def user_file(self, path: str) -> Path:
+        """Where the snapshot of a file of the user's (a score function) lies."""
+        original = Path(path)
+        short = hashlib.sha256(path.encode()).hexdigest()[:8]
+        return self.code / "user" / f"{original.stem}-{short}{original.suffix}"
+
+    @property
+    def local_chain(self) -> Path:
+        """Locked by the process that runs the chain without Slurm, for as long as it lives."""
+        return self.root / "local.lock"
 
     @property
     def local_log(self) -> Path:

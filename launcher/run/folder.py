@@ -1,0 +1,141 @@
+"""The folder of a run: made whole or not at all, found again by what was asked."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from launcher.errors import LauncherError, UsageError
+from launcher.plan.document import plan_from_json, plan_to_json
+from launcher.plan.types import Plan
+from launcher.records import files, journal
+from launcher.records.paths import RunPaths
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def create(
+    runs: Path, plan: Plan, recipe: Mapping[str, Any], *, new: bool
+) -> tuple[RunPaths, bool]:
+    """The run of `plan` under `runs`, and whether it was made now.
+
+    The run's name holds the plan's identity, so the same recipe finds its run again; `new` makes
+    another beside it. The folder appears by one rename with all that it holds, so two launchers
+    at once make one run. Raises UsageError for a folder that jobs could not write to.
+    """
+    root = runs.resolve()
+    if any(ord(letter) < 32 for letter in str(root)) or "%" in str(root):
+        raise UsageError(
+            f"Slurm cannot write its logs below {str(root)!r}",
+            hint="choose a --runs folder without control characters and percent signs",
+        )
+    files.private_folder(root)
+    base = f"{plan.name}-{plan.identity[:8]}"
+    known = sorted(_namesakes(root, base), key=_ordinal)
+    if known and not new:
+        return RunPaths(known[-1]), False
+    aside = _prepare(root, plan, recipe)
+    ordinal = _ordinal(known[-1]) + 1 if known else 1
+    try:
+        while True:
+            folder = root / (base if ordinal == 1 else f"{base}-{ordinal}")
+            try:
+                aside.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+                if not new:
+                    return RunPaths(folder), False
+                ordinal += 1
+            else:
+                return RunPaths(folder), True
+    finally:
+        if aside.is_dir():
+            shutil.rmtree(aside)
+
+
+def find(runs: Path, name: str | None) -> RunPaths:
+    """The run called `name` (an unambiguous beginning or a path will do), or the newest.
+
+    Raises UsageError.
+    """
+    known = every(runs)
+    if name is None:
+        if not known:
+            raise UsageError(f"there is no run in {runs}", hint="submit a recipe first")
+        return known[-1]
+    exact = [run for run in known if run.root.name == name]
+    matching = exact or [run for run in known if run.root.name.startswith(name)]
+    if len(matching) == 1:
+        return matching[0]
+    if len(matching) > 1:
+        raise UsageError(
+            f"{name} is the beginning of {len(matching)} runs",
+            hint="one of: " + ", ".join(run.root.name for run in matching),
+        )
+    if "/" in name and RunPaths(Path(name)).plan.is_file():
+        return RunPaths(Path(name).resolve())
+    raise UsageError(f"there is no run {name} in {runs}", hint="`launcher list` shows the runs")
+
+
+def every(runs: Path) -> list[RunPaths]:
+    """All runs, the oldest first."""
+    if not runs.is_dir():
+        return []
+    found = [RunPaths(p.resolve()) for p in runs.iterdir() if (p / "plan.json").is_file()]
+    visible = [run for run in found if not run.root.name.startswith(".")]
+    return sorted(visible, key=lambda run: (run.plan.stat().st_mtime_ns, run.root.name))
+
+
+def load_plan(run: RunPaths) -> Plan:
+    """The plan that the run was made from. Raises LauncherError."""
+    try:
+        return plan_from_json(run.plan.read_text())
+    except OSError as error:
+        raise LauncherError(f"{run.plan} cannot be read: {error.strerror}") from error
+
+
+def _namesakes(root: Path, base: str) -> Iterator[Path]:
+    for path in root.glob(f"{base}*"):
+        rest = path.name[len(base) :]
+        if rest == "" or (rest.startswith("-") and rest[1:].isdigit()):
+            yield path
+
+
+def _ordinal(path: Path) -> int:
+    """1 for `name-hash`, N for `name-hash-N`."""
+    last = path.name.rsplit("-", 1)[-1]
+    return int(last) if last.isdigit() and len(last) < 8 else 1
+
+
+def _prepare(root: Path, plan: Plan, recipe: Mapping[str, Any]) -> Path:
+    aside = files.private_folder(root / f".new-{uuid.uuid4().hex}")
+    run = RunPaths(aside)
+    files.replace(run.recipe, yaml.safe_dump(dict(recipe), sort_keys=False).encode())
+    files.replace(run.plan, plan_to_json(plan).encode())
+    _snapshot(run, plan)
+    journal.append(run.journal, journal.Event("created", time.time()))
+    return aside
+
+
+def _snapshot(run: RunPaths, plan: Plan) -> None:
+    """Copy this package and the user's own files: a queued chain runs what was submitted."""
+    shutil.copytree(
+        _PACKAGE,
+        run.code / _PACKAGE.name,
+        ignore=shutil.ignore_patterns("__pycache__", "share"),
+    )
+    for stage in plan.stages:
+        for score in stage.stage.scores.values():
+            path, _, _ = score.rpartition(":")
+            copy = run.user_file(path)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    for path in run.code.rglob("*"):
+        path.chmod(files.PRIVATE_FOLDER if path.is_dir() else files.PRIVATE_FILE)

@@ -1,0 +1,197 @@
+"""How a run stands: a pure fold of what its folder says and what the scheduler says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from launcher.plan.types import Plan, StagePlan
+from launcher.records import attempts, complete, journal, progress
+from launcher.records.paths import RunPaths
+from launcher.scheduler.jobs import QueuedJob, tag
+
+State = Literal[
+    "given", "complete", "running", "pending", "blocked", "failed", "cancelled", "absent", "unknown"
+]
+"""`given`: a finished model stands in for the stage. `blocked`: waits for what cannot happen any
+more. `absent`: not submitted. `unknown`: the scheduler does not answer."""
+
+ENDED: frozenset[State] = frozenset({"given", "complete", "failed", "cancelled", "blocked"})
+
+
+@dataclass(frozen=True)
+class View:
+    """What the scheduler says now."""
+
+    queue: Mapping[str, QueuedJob] | None
+    """Jobs by tag; None: it does not answer."""
+    chain_alive: bool = False
+    """Without Slurm: whether the process that runs the chain lives."""
+
+
+@dataclass(frozen=True)
+class StageState:
+    name: str
+    method: str
+    state: State
+    reason: str = ""
+    """Why it waits, failed or was left out, in words."""
+    job_id: str | None = None
+    starts: str = ""
+    """When a pending job is expected to start, as the scheduler writes it."""
+    attempts: int = 0
+    started: float | None = None
+    """Start of the last attempt (seconds since the epoch)."""
+    ended: float | None = None
+    progress: progress.Progress | None = None
+    peak_bytes: Mapping[str, int] | None = None
+    metrics: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class RunState:
+    run: str
+    stages: tuple[StageState, ...]
+
+    @property
+    def state(self) -> State:
+        """The run in one word: the first of these that any stage is in."""
+        states = {stage.state for stage in self.stages}
+        order: tuple[State, ...] = (
+            "failed", "running", "unknown", "cancelled", "pending", "blocked", "absent",
+        )  # fmt: skip
+        for state in order:
+            if state in states:
+                return state
+        return "complete"
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing of it runs, waits or is unknown."""
+        absent_is_final = any(s.state in ("failed", "cancelled") for s in self.stages)
+        return all(s.state in ENDED or (s.state == "absent" and absent_is_final)
+                   for s in self.stages)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StageRecords:
+    """What the folder of one stage holds."""
+
+    complete: complete.Complete | None
+    attempts: tuple[attempts.Attempt, ...]
+    progress: progress.Progress | None
+
+
+def read(run: RunPaths, plan: Plan, view: View) -> RunState:
+    """The state of the run, from its files and the scheduler's view."""
+    records = {
+        stage.name: StageRecords(
+            complete=complete.read(run.stage(stage.name)),
+            attempts=attempts.read(run.stage(stage.name).attempts),
+            progress=progress.read(run.stage(stage.name)),
+        )
+        for stage in plan.stages
+    }
+    return fold(run.root.name, plan, journal.read(run.journal), records, view)
+
+
+def fold(
+    run_id: str,
+    plan: Plan,
+    events: tuple[journal.Event, ...],
+    records: Mapping[str, StageRecords],
+    view: View,
+) -> RunState:
+    """Pure: the same words give the same state."""
+    submissions = journal.submissions(events)
+    whole = [e.kind for e in events if e.stage is None]
+    run_cancelled = bool(whole) and whole[-1] == "cancelled"
+    states: dict[str, StageState] = {}
+    for planned in plan.stages:
+        submission = submissions.get(planned.name)
+        state = _stage(run_id, planned, submission, records[planned.name], view)
+        if state.state == "absent" and view.chain_alive:
+            state = _with(state, "pending", "waits for the stage before it")
+        elif state.state == "absent" and run_cancelled and submission is None:
+            state = _with(state, "cancelled", "")
+        failed = [n for n in planned.stage.needs if states[n].state in ("failed", "blocked")]
+        if failed and state.state == "pending":
+            state = _with(state, "blocked", f"stage {failed[0]} did not finish")
+        states[planned.name] = state
+    return RunState(run_id, tuple(states.values()))
+
+
+def _with(state: StageState, word: State, reason: str) -> StageState:
+    return StageState(**{**vars(state), "state": word, "reason": reason})
+
+
+def _stage(
+    run_id: str,
+    planned: StagePlan,
+    submission: journal.Submission | None,
+    records: StageRecords,
+    view: View,
+) -> StageState:
+    last = records.attempts[-1] if records.attempts else None
+    known = StageState(
+        name=planned.name,
+        method=planned.stage.method,
+        state="absent",
+        job_id=submission.job_id if submission else None,
+        attempts=len(records.attempts),
+        started=last.started if last else None,
+        ended=last.ended if last else None,
+        peak_bytes=last.peak_bytes if last else None,
+    )
+    if planned.stage.use is not None:
+        return _with(known, "given", planned.stage.use)
+    if records.complete is not None:
+        done = records.complete
+        return StageState(
+            **{
+                **vars(known),
+                "state": "complete",
+                "ended": done.finished,
+                "peak_bytes": done.peak_bytes,
+                "metrics": done.metrics,
+            }
+        )
+    if submission is None:
+        return known
+    if submission.cancelled:
+        return _with(known, "cancelled", "")
+    if view.queue is None:
+        return _with(known, "unknown", "Slurm does not answer")
+    job = view.queue.get(tag(run_id, planned.name, submission.token))
+    current = last if last is not None and last.token == submission.token else None
+    if job is not None and job.state in ("pending", "blocked", "running"):
+        return StageState(
+            **{
+                **vars(known),
+                "state": job.state,
+                "reason": job.reason,
+                "job_id": job.job_id,
+                "starts": job.starts if job.state == "pending" else "",
+                "progress": records.progress if job.state == "running" else None,
+            }
+        )
+    if submission.job_id is None and job is None:
+        return _with(known, "absent", "its submission was interrupted")
+    if job is not None and job.state == "cancelled":
+        return _with(known, "cancelled", job.reason)
+    return _with(known, "failed", _why(current, job))
+
+
+def _why(attempt: attempts.Attempt | None, job: QueuedJob | None) -> str:
+    """Why a job that is over left no COMPLETE, from its receipt first and Slurm's word second."""
+    if attempt is not None and attempt.failure is not None:
+        return attempt.failure.message
+    said = f"{job.word}: {job.reason}".rstrip(": ") if job is not None else ""
+    if attempt is None:
+        return said or "the job is gone and left no receipt"
+    if attempt.outcome is None:
+        return said or "it died without a word"
+    if attempt.exit_code is not None and attempt.exit_code > 128:
+        return said or f"its trainer was killed by signal {attempt.exit_code - 128}"
+    return said or f"{attempt.outcome} with exit code {attempt.exit_code}"

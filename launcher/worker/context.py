@@ -1,0 +1,119 @@
+"""What a trainer process knows of its place: the run, the stage's plan, and its rank."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.plan.document import plan_from_json
+from launcher.plan.types import Plan, StagePlan
+from launcher.recipe.types import Stage, stage_of
+from launcher.records import progress
+from launcher.records.paths import RunPaths, StagePaths
+
+VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets")
+
+
+@dataclass
+class Context:
+    """One stage on one rank."""
+
+    run: RunPaths
+    plan: Plan
+    stage_plan: StagePlan
+    token: str
+    job_id: str
+    rank: int
+    world: int
+    local_rank: int
+    phase_started: float
+
+    @classmethod
+    def of(cls, run: str, stage: str, token: str, job_id: str) -> Context:
+        paths = RunPaths(Path(run))
+        plan = plan_from_json(paths.plan.read_text())
+        return cls(
+            run=paths,
+            plan=plan,
+            stage_plan=plan.stage(stage),
+            token=token,
+            job_id=job_id,
+            rank=int(os.environ["RANK"]),
+            world=int(os.environ["WORLD_SIZE"]),
+            local_rank=int(os.environ["LOCAL_RANK"]),
+            phase_started=time.time(),
+        )
+
+    @property
+    def stage(self) -> Stage:
+        return self.stage_plan.stage
+
+    @property
+    def paths(self) -> StagePaths:
+        return self.run.stage(self.stage.name)
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.plan.cluster.device == "cpu"
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def folder_of(self, reference: str) -> str:
+        """A model reference as what `from_pretrained` takes: another stage's model, or itself."""
+        upstream = stage_of(reference)
+        if upstream is None:
+            return reference
+        stage = self.plan.stage(upstream).stage
+        return stage.use or str(self.run.stage(upstream).model)
+
+    def model(self, role: str) -> str | None:
+        """What fills `role`, as `folder_of` gives it; None where the recipe leaves it out."""
+        reference = self.stage.models.get(role)
+        return None if reference is None else self.folder_of(reference)
+
+    @property
+    def tokenizer(self) -> str:
+        """Where the stage's tokenizer is: the recipe's word, else that of its main model."""
+        from launcher.recipe.methods import METHODS
+
+        if self.stage.tokenizer is not None:
+            return self.folder_of(self.stage.tokenizer)
+        own = self.model(METHODS[self.stage.method].main_role)
+        assert own is not None  # the recipe's checks see to it
+        return own
+
+    def enter(self, phase: str, total: int | None = None) -> None:
+        """Say that a new phase of the stage begins."""
+        self.phase_started = time.time()
+        self.report(phase, 0, total)
+
+    def report(
+        self,
+        phase: str,
+        step: int,
+        total: int | None,
+        loss: float | None = None,
+        reward: float | None = None,
+    ) -> None:
+        if self.is_main:
+            now = progress.Progress(
+                phase=phase,
+                step=step,
+                total=total,
+                time=time.time(),
+                phase_started=self.phase_started,
+                token=self.token,
+                loss=loss,
+                reward=reward,
+            )
+            progress.write(self.paths, now)
+
+
+def versions() -> dict[str, str]:
+    """Package → installed version, of those that a result depends on."""
+    return {name: importlib.metadata.version(name) for name in VERSIONED}

@@ -1,0 +1,81 @@
+"""The stage's data set, from a file, a folder or the hub, with the columns its method needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import UsageError
+from launcher.recipe.methods import METHODS
+from launcher.recipe.types import Data
+from launcher.worker.context import Context
+
+_FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+def training_set(context: Context, tokenizer: Any) -> Any:
+    """A `datasets.Dataset`. Raises UsageError."""
+    assert context.stage.data is not None
+    data = context.stage.data
+    return _prepared(context, _load(data, data.path, data.split), tokenizer)
+
+
+def evaluation_set(context: Context, tokenizer: Any) -> Any | None:
+    """The held-out rows as a `datasets.Dataset`, or None where the recipe names none."""
+    data = context.stage.data
+    if data is None or (data.eval_path is None and data.eval_split is None):
+        return None
+    rows = _load(data, data.eval_path or data.path, data.eval_split or "train")
+    return _prepared(context, rows, tokenizer)
+
+
+def _load(data: Data, path: str, split: str) -> Any:
+    from accelerate import PartialState
+    from datasets import load_dataset, load_from_disk
+
+    place = Path(path)
+    with PartialState().main_process_first():
+        if place.suffix in _FORMATS:
+            if not place.is_file():
+                raise UsageError(f"there is no data file {path}", hint="correct data.path")
+            return load_dataset(_FORMATS[place.suffix], data_files=path, split=split)
+        if (place / "state.json").is_file() or (place / "dataset_dict.json").is_file():
+            loaded = load_from_disk(path)
+            return loaded[split] if (place / "dataset_dict.json").is_file() else loaded
+        return load_dataset(path, data.name, split=split)
+
+
+def _prepared(context: Context, rows: Any, tokenizer: Any) -> Any:
+    data, method = context.stage.data, METHODS[context.stage.method]
+    assert data is not None
+    rows = rows.rename_columns(
+        {theirs: ours for ours, theirs in data.columns.items() if theirs in rows.column_names}
+    )
+    if not any(set(needed) <= set(rows.column_names) for needed in method.columns):
+        wanted = " or ".join(" + ".join(needed) for needed in method.columns)
+        raise UsageError(
+            f"{data.path} has the columns {', '.join(rows.column_names)}; "
+            f"{method.name} needs {wanted}",
+            hint="map them with data.columns",
+        )
+    if data.max_prompt_tokens is None or "prompt" not in rows.column_names:
+        return rows
+    return _without_long_prompts(rows, data.max_prompt_tokens, tokenizer)
+
+
+def _without_long_prompts(rows: Any, longest: int, tokenizer: Any) -> Any:
+    def fits(row: dict[str, Any]) -> bool:
+        prompt = row["prompt"]
+        if isinstance(prompt, str):
+            return len(tokenizer(prompt)["input_ids"]) <= longest
+        text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= longest
+
+    kept = rows.filter(fits)
+    if len(kept) < len(rows):
+        print(f"{len(rows) - len(kept)} of {len(rows)} prompts are longer than {longest} tokens")
+    if len(kept) == 0:
+        raise UsageError(
+            f"every prompt is longer than {longest} tokens", hint="raise data.max_prompt_tokens"
+        )
+    return kept

@@ -1,0 +1,120 @@
+"""Training with any of the trainers: resume, stop, evaluate, save."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from launcher.records import files
+from launcher.worker import export
+from launcher.worker.context import Context
+from launcher.worker.finish import Finished
+from launcher.worker.stop import Stop
+
+_PROGRESS_EVERY_S = 0.5
+
+
+class _Report(TrainerCallback):
+    """Writes progress and metrics as the training goes."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._loss: float | None = None
+        self._reward: float | None = None
+        self._written = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._context.enter("train", state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        now = time.monotonic()
+        if now - self._written >= _PROGRESS_EVERY_S or state.global_step >= state.max_steps:
+            self._written = now
+            self._context.report(
+                "train", state.global_step, state.max_steps, self._loss, self._reward
+            )
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        if not self._context.is_main or not logs:
+            return
+        self._loss = logs.get("loss", self._loss)
+        self._reward = logs.get("reward", self._reward)
+        line = json.dumps({"step": state.global_step, "time": time.time(), **logs})
+        descriptor = os.open(
+            self._context.paths.metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND, files.PRIVATE_FILE
+        )
+        with os.fdopen(descriptor, "a") as handle:
+            handle.write(line + "\n")
+
+
+class _StopAtStep(TrainerCallback):
+    """Ends the training with a checkpoint at the first step where a rank was told to stop."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        if self._stop.agreed(args.device) and state.global_step < state.max_steps:
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+
+def callbacks(context: Context, stop: Stop) -> list[Any]:
+    return [_Report(context), _StopAtStep(stop)]
+
+
+def fit(context: Context, trainer: Any) -> Finished | None:
+    """Train to the end from the newest checkpoint. None when it was stopped before the end."""
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    began = time.time()
+    trainer.train(resume_from_checkpoint=newest_checkpoint(context.paths.checkpoints))
+    if trainer.state.global_step < trainer.state.max_steps:
+        return None
+    trained = time.time()
+    metrics = _numbers(trainer.state.log_history)
+    if trainer.eval_dataset is not None:
+        context.enter("evaluate")
+        metrics.update(_numbers([trainer.evaluate()]))
+    evaluated = time.time()
+    context.enter("save")
+    export.save(context, trainer)
+    return Finished(
+        metrics=metrics,
+        roots=export.roots(context),
+        seconds={
+            "train": trained - began,
+            "evaluate": evaluated - trained,
+            "save": time.time() - evaluated,
+        },
+    )
+
+
+def newest_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end, or None.
+
+    `trainer_state.json` is the last file but the random states that transformers writes.
+    """
+    found = [
+        path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()
+    ]
+    return str(max(found, key=lambda path: int(path.name.split("-")[1]))) if found else None
+
+
+def _numbers(logs: list[dict[str, Any]]) -> dict[str, float]:
+    """The last value of every figure that was logged."""
+    return {
+        name: float(value)
+        for log in logs
+        for name, value in log.items()
+        if isinstance(value, int | float)
+    }

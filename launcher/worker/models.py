@@ -1,0 +1,119 @@
+"""Loading of models and tokenizers, with the checks that keep a wrong one from training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import UsageError
+from launcher.worker.context import Context
+
+# Tokens that model families keep for padding, in the order they are tried.
+_PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|endoftext|>", "<unk>")
+
+
+def tokenizer(context: Context) -> Any:
+    """The stage's tokenizer, with a padding token that is not the end of a sequence.
+
+    Raises UsageError where none can be found: trainers would fall back to the end token, and a
+    policy that never sees its own end token in the loss does not learn to stop.
+    """
+    from transformers import AutoTokenizer
+
+    loaded = AutoTokenizer.from_pretrained(context.tokenizer)
+    if loaded.pad_token is None or loaded.pad_token == loaded.eos_token:
+        vocabulary = loaded.get_vocab()
+        free = [t for t in _PADS if t in vocabulary and t != loaded.eos_token]
+        if not free:
+            raise UsageError(
+                f"the tokenizer {context.tokenizer} has no padding token apart from its end token",
+                hint="save it with a pad_token of its own, and name that folder as `tokenizer`",
+            )
+        loaded.pad_token = free[0]
+    return loaded
+
+
+def weights_dtype(context: Context) -> Any:
+    """The torch dtype that weights are loaded in.
+
+    Weights that train keep a float32 master: DeepSpeed makes it from half-precision weights, and
+    without DeepSpeed the weights themselves are it, under autocast. Frozen bases of adapters stay
+    in the stage's dtype.
+    """
+    import torch
+
+    plan, stage = context.stage_plan, context.stage
+    if plan.deepspeed is None and stage.peft is None and stage.method != "evaluate":
+        return torch.float32
+    return getattr(torch, stage.dtype)
+
+
+def causal(context: Context, folder: str, dtype: Any = None) -> Any:
+    """A causal language model. Raises UsageError for a reward model's folder."""
+    from transformers import AutoModelForCausalLM
+
+    if _is_classifier(folder):
+        raise UsageError(f"{folder} is a reward model, where a policy is needed")
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or weights_dtype(context))
+
+
+def new_reward_model(context: Context, folder: str, pad: int) -> Any:
+    """A one-label sequence classifier on the trunk of `folder`, its head new unless it has one."""
+    return _classifier(folder, weights_dtype(context), pad)
+
+
+def trained_reward_model(context: Context, folder: str, pad: int) -> Any:
+    """A reward model that was trained as one, in the stage's dtype. Raises UsageError.
+
+    A policy's folder would load too, with a head of random weights.
+    """
+    import torch
+
+    if not _is_classifier(folder):
+        raise UsageError(
+            f"{folder} is not a reward model: its config.json names no sequence classifier",
+            hint="refer to a stage of method `reward`, or to a folder that holds a reward model",
+        )
+    model = _classifier(folder, getattr(torch, context.stage.dtype), pad)
+    if model.config.num_labels != 1:
+        raise UsageError(
+            f"the reward model {folder} has {model.config.num_labels} labels; it needs one"
+        )
+    return model
+
+
+def _classifier(folder: str, dtype: Any, pad: int) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)
+    model.config.pad_token_id = pad
+    return model
+
+
+def _is_classifier(folder: str) -> bool:
+    config = Path(folder) / "config.json"
+    if not config.is_file():
+        return False
+    architectures = json.loads(config.read_text()).get("architectures") or []
+    return any(name.endswith("ForSequenceClassification") for name in architectures)
+
+
+def lora(context: Context, task: str) -> Any | None:
+    """The stage's `peft.LoraConfig`, or None for full training."""
+    from peft import LoraConfig
+
+    peft = context.stage.peft
+    if peft is None:
+        return None
+    keep = list(peft.modules_to_save)
+    if task == "SEQ_CLS" and "score" not in keep:
+        keep.append("score")
+    return LoraConfig(
+        task_type=task,
+        r=peft.r,
+        lora_alpha=peft.alpha,
+        lora_dropout=peft.dropout,
+        target_modules=peft.targets if isinstance(peft.targets, str) else list(peft.targets),
+        modules_to_save=keep or None,
+    )
