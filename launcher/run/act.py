@@ -71,12 +71,13 @@ def _local_view(run: RunPaths) -> state.View:
 
     if local_chain.holder(run) is None:
         return state.View(queue={}, chain_alive=False)
-    running = {}
-    for submission in journal.submissions(journal.read(run.journal)).values():
-        key = tag(run.root.name, submission.stage, submission.token)
-        job_id = submission.job_id or "local"
-        running[key] = QueuedJob(job_id=job_id, tag=key, state="running", word="RUNNING")
-    return state.View(queue=running, chain_alive=True)
+    # The chain runs one stage at a time: the one that it announced last.
+    intents = [e for e in journal.read(run.journal) if e.kind == "intent"]
+    if not intents or intents[-1].stage is None or intents[-1].token is None:
+        return state.View(queue={}, chain_alive=True)
+    key = tag(run.root.name, intents[-1].stage, intents[-1].token)
+    job = QueuedJob(job_id="local", tag=key, state="running", word="RUNNING")
+    return state.View(queue={key: job}, chain_alive=True)
 
 
 def submit(run: RunPaths, plan: Plan, *, resume: bool = False) -> list[Done]:

@@ -137,5 +137,5 @@ def _snapshot(run: RunPaths, plan: Plan) -> None:
             copy = run.user_file(path)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-    for path in run.code.rglob("*"):
-        path.chmod(files.PRIVATE_FOLDER if path.is_dir() else files.PRIVATE_FILE)
+    for copied in run.code.rglob("*"):
+        copied.chmod(files.PRIVATE_FOLDER if copied.is_dir() else files.PRIVATE_FILE)

@@ -23,6 +23,7 @@ from launcher.run.request import job_request
 from launcher.scheduler.local import LocalJob
 
 POLL_S = 0.2
+LOCK_S = 2.0
 # Ranks of a world that lost one wait in a collective for ever: how long they may go on.
 LOST_RANK_S = 20
 
@@ -56,8 +57,12 @@ def main(root: str) -> int:
     os.umask(0o077)
     run = RunPaths(Path(root))
     with run.local_chain.open("a+") as handle:
-        if not _lock(handle):
-            return 0
+        # A command that looks whether a chain runs holds the lock for an instant.
+        deadline = time.monotonic() + LOCK_S
+        while not _lock(handle):
+            if time.monotonic() > deadline:
+                return 0
+            time.sleep(0.05)
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()

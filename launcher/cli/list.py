@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from launcher.cli import output, settings
+
+
+@click.command()
+@settings.runs_option
+@settings.json_option
+def command(runs: Path, as_json: bool) -> None:
+    """List the runs, the newest last."""
+    from launcher.run import act, folder
+
+    rows = []
+    for run in folder.every(runs):
+        plan = folder.load_plan(run)
+        state = act.look(run, plan)
+        done = sum(stage.state in ("given", "complete") for stage in state.stages)
+        rows.append(
+            {
+                "run": run.root.name,
+                "state": state.state,
+                "complete": done,
+                "stages": len(state.stages),
+                "cluster": plan.cluster.name,
+                "made": run.plan.stat().st_mtime,
+            }
+        )
+    if as_json:
+        output.data("runs", rows)
+        return
+    cells = [
+        (
+            str(row["run"]),
+            str(row["state"]),
+            f"{row['complete']} of {row['stages']}",
+            str(row["cluster"]),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(row["made"])),
+        )
+        for row in rows
+    ]
+    output.text(output.table(("run", "state", "stages", "cluster", "made"), cells))

@@ -1,0 +1,85 @@
+"""The one sink: data on standard output, as people or programs read it; the rest on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from launcher.errors import LauncherError
+
+SCHEMA_VERSION = 1
+
+
+def data(kind: str, value: Any) -> None:
+    """Print `value` as one JSON document that names its kind and the schema's version."""
+    document = {"schema_version": SCHEMA_VERSION, "kind": kind, "data": value}
+    encoded = msgspec.json.encode(document, enc_hook=_plain)
+    click.echo(msgspec.json.format(encoded, indent=2))
+
+
+def text(words: str) -> None:
+    """Print data for people."""
+    click.echo(words)
+
+
+def note(words: str) -> None:
+    """Say something beside the data."""
+    click.echo(words, err=True)
+
+
+def error(problem: LauncherError) -> None:
+    """One sentence, and the way out under it."""
+    click.echo(f"{_red('error:')} {printable(problem.message, lines=True)}", err=True)
+    if problem.hint:
+        click.echo(f"  hint: {printable(problem.hint)}", err=True)
+
+
+def printable(words: str, *, lines: bool = False) -> str:
+    """`words` without characters that would steer a terminal."""
+    kept = "\n" if lines else ""
+    return "".join(c if c.isprintable() or c in kept else "�" for c in words)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns in line; numbers (and what starts with one) stand at the right."""
+    cells = [[printable(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    numeric = [
+        bool(rows) and all(r[i] == "" or r[i][0].isdigit() or r[i][0] in "-+–" for r in rows)
+        for i in range(len(header))
+    ]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in cells
+    )
+
+
+def duration(seconds: float | None) -> str:
+    """`1:02:03`, `4:05`, or a dash."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def gib(size: float | None) -> str:
+    """Bytes as GiB (2**30), or a dash."""
+    return "–" if size is None else f"{size / 2**30:.1f} GiB"
+
+
+def _red(words: str) -> str:
+    return click.style(words, fg="red") if sys.stderr.isatty() else words
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    raise NotImplementedError(type(value))

@@ -1,0 +1,59 @@
+"""Options that several verbs share, and where their defaults come from: flag, then environment."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from launcher.cluster.types import Cluster
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+RUNS_VARIABLE = "LAUNCHER_RUNS"
+CLUSTER_VARIABLE = "LAUNCHER_CLUSTER"
+
+
+def runs_option(function: F) -> F:
+    option = click.option(
+        "--runs",
+        type=click.Path(path_type=Path),
+        default=Path("runs"),
+        envvar=RUNS_VARIABLE,
+        show_default=True,
+        help=f"Folder of the runs (${RUNS_VARIABLE}).",
+    )
+    return option(function)
+
+
+def cluster_option(function: F) -> F:
+    option = click.option(
+        "--cluster",
+        envvar=CLUSTER_VARIABLE,
+        help="Cluster profile: a shipped name, a file, or `local` for this machine "
+        f"(${CLUSTER_VARIABLE}). Default: the Slurm at hand, else this machine.",
+    )
+    return option(function)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def cluster(name: str | None) -> Cluster:
+    """The cluster to plan for. Raises UsageError, SchedulerUnavailable."""
+    from launcher.scheduler import shell
+
+    if name is None and shutil.which("sbatch"):
+        from launcher.scheduler.discover import discover
+
+        return discover(shell.run, "this-cluster")
+    if name is None or name == "local":
+        from launcher.scheduler.local_machine import local_cluster
+
+        return local_cluster(shell.run)
+    from launcher.cluster.profile import load_profile
+
+    return load_profile(name)
