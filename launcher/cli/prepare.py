@@ -1,0 +1,49 @@
+"""From what the user named (a recipe or a plan.json) to a plan: shared by `plan` and `submit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.cli import output, settings
+from launcher.errors import UsageError
+from launcher.plan.types import Plan
+
+
+@dataclass(frozen=True)
+class Prepared:
+    plan: Plan
+    recipe: Mapping[str, Any]
+    """The resolved recipe, to be kept in the run."""
+
+
+def prepare(source: str, overrides: Sequence[str], cluster: str | None) -> Prepared:
+    """Read, check and plan. Warnings go to stderr. Raises UsageError, DoesNotFit."""
+    if source.endswith(".json"):
+        return _stored(Path(source), overrides)
+    from launcher.models.find import ShapeFinder
+    from launcher.plan.make import make_plan
+    from launcher.recipe import load_recipe, trl_version
+
+    recipe = load_recipe(source, overrides)
+    for warning in recipe.warnings:
+        output.note(f"warning: {warning}")
+    plan = make_plan(recipe, settings.cluster(cluster), ShapeFinder(), trl_version())
+    return Prepared(plan, recipe.resolved)
+
+
+def _stored(path: Path, overrides: Sequence[str]) -> Prepared:
+    from launcher.plan.document import plan_from_json
+
+    if overrides:
+        raise UsageError(
+            "a plan takes no overrides", hint="give them when the plan is made from its recipe"
+        )
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    plan = plan_from_json(text)
+    return Prepared(plan, {"name": plan.name, "plan": "given as plan.json"})

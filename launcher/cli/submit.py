@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from launcher.cli import follow, output, plan_text, settings
+
+
+@click.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@settings.cluster_option
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop, like `launcher plan`.")
+@click.option("--show-sbatch", is_flag=True, help="With --dry-run: print the batch scripts.")
+@click.option("--new", is_flag=True, help="Make another run, though the recipe has one.")
+@click.option("--wait", is_flag=True, help="Stay until the run ends; exit 5 when a stage fails.")
+@settings.runs_option
+@settings.json_option
+def command(
+    recipe: str,
+    overrides: tuple[str, ...],
+    cluster: str | None,
+    yes: bool,
+    dry_run: bool,
+    show_sbatch: bool,
+    new: bool,
+    wait: bool,
+    runs: Path,
+    as_json: bool,
+) -> None:
+    """Queue the stages of RECIPE (a file, a shipped name, or a plan.json) as a chain of jobs.
+
+    The same command again rejoins the run that the recipe has: it shows a running one, goes on
+    with one that was interrupted or failed, and says so when it is complete.
+
+    \b
+    launcher submit recipes/tiny/ppo.yaml --wait
+    launcher submit ppo_7b stages.ppo.train.learning_rate=1e-6 --cluster mixed
+    """
+    from launcher.cli.prepare import prepare
+    from launcher.run import act, folder
+
+    prepared = prepare(recipe, overrides, cluster)
+    if dry_run:
+        plan_text.show(prepared.plan, runs, show_sbatch=show_sbatch, explain=False, as_json=as_json)
+        return
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+        output.note(plan_text.render(prepared.plan))
+        click.confirm("\nSubmit?", default=True, abort=True, err=True)
+    run, made = folder.create(runs, prepared.plan, prepared.recipe, new=new)
+    plan = folder.load_plan(run)
+    done = act.submit(run, plan)
+    follow.announce(run, done, as_json=as_json, made=made)
+    if wait:
+        follow.wait(run, plan, quiet=as_json)
+    elif not as_json:
+        name = run.root.name
+        output.note(f"\nlauncher status {name}\nlauncher logs -f {name}\nlauncher cancel {name}")
