@@ -4,8 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+from launcher.recipe.types import Offload
 
 GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the plan decides for a stage and its memory depends on."""
+
+    processes: int = 1
+    """The world size; one process a GPU."""
+    processes_per_node: int = 1
+    zero_stage: int = 0
+    """0: no DeepSpeed; on several processes plain data parallelism."""
+    offload: Offload = "none"
+    gradient_checkpointing: bool = False
+    micro_batch: int = 1
+    """Rows (of the data set; online: completions) of one forward pass on one process."""
+    accumulation: int = 1
+    gather_for_generation: bool = True
+    """ZeRO-3, online: whether each GPU holds the whole weights while it generates."""
+    device: Literal["cuda", "cpu"] = "cuda"
+    reduce_bucket: int = 200_000_000
+    """DeepSpeed's bucket sizes, in elements."""
+    allgather_bucket: int = 200_000_000
+    prefetch_bucket: int = 50_000_000
+    live_parameters: int = 500_000_000
+    """ZeRO-3: gathered parameters that may live at once, in elements."""
 
 
 @dataclass(frozen=True)

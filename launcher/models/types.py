@@ -21,6 +21,8 @@ class ModelShape:
     tied_embeddings: bool = False
     qkv_bias: bool = False
     qk_norm: bool = False
+    layer_norms: int = 2
+    """RMS norms of width `hidden` in one block (Gemma 2 and 3 have four)."""
     source: str = "table"
     """Where it was read: `config.json`, `hub cache`, `table` or `recipe`."""
 
@@ -35,7 +37,8 @@ class ModelShape:
         attention = self.hidden * (2 * q + 2 * kv)
         bias = q + 2 * kv if self.qkv_bias else 0
         qk_norm = 2 * self.head_dim if self.qk_norm else 0
-        return attention + bias + qk_norm + 3 * self.hidden * self.intermediate + 2 * self.hidden
+        mlp = 3 * self.hidden * self.intermediate
+        return attention + bias + qk_norm + mlp + self.layer_norms * self.hidden
 
     @property
     def trunk_parameters(self) -> int:

@@ -60,10 +60,18 @@ class StagePlan:
     deepspeed: Mapping[str, Any] | None
     """The DeepSpeed configuration, complete; None: not used."""
     rejected: tuple[Rejected, ...] = ()
+    gather_for_generation: bool = True
+    """Under ZeRO-3, whether each GPU holds the whole policy while it generates (TRL's
+    `ds3_gather_for_generation`); False where that does not fit, which is slow."""
 
     @property
     def name(self) -> str:
         return self.stage.name
+
+    @property
+    def runs(self) -> bool:
+        """False where a finished model stands in: nothing is allocated, every size is zero."""
+        return self.stage.use is None
 
     @property
     def sequences_per_step(self) -> int:

@@ -1,0 +1,211 @@
+"""The itemised memory of one stage under given settings: arithmetic only, no torch, instant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from launcher.memory import activations as act
+from launcher.memory.lengths import Lengths, lengths
+from launcher.memory.models import Resident, residents
+from launcher.memory.states import States, exchange, states
+from launcher.memory.types import GIB, MemoryEstimate, Phase, Settings
+from launcher.models.types import ModelShape
+from launcher.recipe.methods import METHODS
+from launcher.recipe.types import Stage
+
+CONTEXT = {"cuda": GIB, "cpu": GIB // 2}
+"""What a process takes before any tensor: on CUDA the context and NCCL's buffers, on CPU the
+interpreter with torch (0.5 GiB measured)."""
+HOST_BASE = {"cuda": 4 * GIB, "cpu": 3 * GIB // 2}
+"""Host memory of a process beside its tensors: libraries, pinned buffers, data workers, and on CPU
+the compiler that DeepSpeed runs once."""
+_NAMES = {"reward_model": "reward model", "value_model": "value model"}
+
+
+def estimate(stage: Stage, shapes: Mapping[str, ModelShape], settings: Settings) -> MemoryEstimate:
+    """The bytes on one GPU (on a CPU cluster: of one process) at the peak of each phase.
+
+    `shapes` is keyed by role; for `evaluate` by `candidate` (the largest), `reward_model` and
+    `reference`. Phases: `load`; `rollout` (generation, `score` for what follows it) of online
+    methods and `generate`, `score` of evaluation; for training `loss` (the end of the forward
+    pass), `backward`, and `step` where DeepSpeed's optimizer adds something of its own.
+    """
+    models = residents(stage, shapes)
+    held = {model.role: states(model, stage.dtype, settings) for model in models}
+    if stage.method == "evaluate":
+        phases = _evaluation(stage, models, held, settings)
+    else:
+        phases = _training(stage, models, held, settings)
+    phases = tuple(
+        Phase(phase.name, {name: size for name, size in phase.items.items() if size})
+        for phase in phases
+    )
+    offloaded = sum(each.host for each in held.values())
+    host = offloaded + _loading(models, stage, settings) + HOST_BASE[settings.device]
+    if settings.device == "cpu":
+        host += max(phase.total for phase in phases)
+    return MemoryEstimate(phases, host)
+
+
+def _training(
+    stage: Stage,
+    models: tuple[Resident, ...],
+    held: Mapping[str, States],
+    settings: Settings,
+) -> tuple[Phase, ...]:
+    main = models[0]
+    shape, dtype, peft = main.shape, stage.dtype, stage.peft
+    method = METHODS[stage.method]
+    length = lengths(stage, shape)
+    sequences = settings.micro_batch * method.sequences_per_row
+    tokens = sequences * length.total
+    autocast = settings.zero_stage == 0 and dtype != "float32" and peft is None
+
+    base = _weights(models, held) | {"context": CONTEXT[settings.device]}
+    steady = base | {
+        "optimizer": sum(each.optimizer for each in held.values()),
+        "autocast copies": sum(each.casts for each in held.values()),
+    }
+    shared = exchange(models, dtype, settings)
+    gradients = sum(each.gradients for each in held.values())
+    saved = act.saved(
+        shape,
+        tokens,
+        dtype,
+        peft,
+        autocast=autocast,
+        checkpointing=settings.gradient_checkpointing,
+    )
+    work = act.backward_work(shape, tokens, dtype)
+    if settings.gradient_checkpointing:
+        work += act.layer(shape, tokens, dtype, peft, autocast)
+    # A separate value model is walked in the same pass as the policy.
+    for other in models[1:]:
+        if other.trained:
+            saved += act.saved(
+                other.shape,
+                tokens,
+                dtype,
+                None,
+                autocast=autocast,
+                checkpointing=settings.gradient_checkpointing,
+            )
+    phases = [
+        Phase("load", base),
+        Phase(
+            "loss",
+            steady
+            | shared
+            | {
+                "gradients": gradients if settings.accumulation > 1 else 0,
+                "activations": saved,
+                "logits": _loss_logits(stage, shape, sequences, length, settings),
+            },
+        ),
+        Phase("backward", steady | shared | {"gradients": gradients, "activations": saved + work}),
+    ]
+    step = sum(each.step for each in held.values())
+    if step:
+        phases.append(Phase("step", steady | {"gradients": gradients, "optimizer step": step}))
+    if method.online:
+        # All completions of one optimizer step are generated, then scored, at once.
+        rollouts = settings.micro_batch * settings.accumulation
+        phases[1:1] = _generation(
+            "rollout", stage, models, steady | {"autocast copies": 0}, rollouts, length, settings
+        )
+    return tuple(phases)
+
+
+def _evaluation(
+    stage: Stage,
+    models: tuple[Resident, ...],
+    held: Mapping[str, States],
+    settings: Settings,
+) -> tuple[Phase, ...]:
+    base = _weights(models, held) | {"context": CONTEXT[settings.device]}
+    length = lengths(stage, models[0].shape)
+    rows = settings.micro_batch * settings.accumulation
+    return (
+        Phase("load", base),
+        *_generation("generate", stage, models, base, rows, length, settings),
+    )
+
+
+def _generation(
+    name: str,
+    stage: Stage,
+    models: tuple[Resident, ...],
+    base: Mapping[str, int],
+    sequences: int,
+    length: Lengths,
+    settings: Settings,
+) -> tuple[Phase, Phase]:
+    """Writing `sequences` answers, and the forward passes over them that follow."""
+    shape, dtype = models[0].shape, stage.dtype
+    gathered: dict[str, int] = exchange(models, dtype, settings)
+    gathered.pop("buckets", None)
+    width = 4 if dtype == "float32" else 2
+    whole = dict(gathered)
+    if settings.zero_stage == 3 and settings.gather_for_generation:
+        whole["gathered weights"] = width * models[0].parameters
+    generate = Phase(
+        name,
+        {
+            **base,
+            **whole,
+            "kv cache": act.cache(shape, sequences, length.total, dtype),
+            "activations": act.forward_work(shape, sequences * length.prompt, dtype),
+            # One row of logits a sequence, its float32 copy and the sampler's.
+            "logits": sequences * shape.vocab * (width + 8),
+        },
+    )
+    # The reward model reads all answers at once, the reference one micro-batch at a time.
+    reward = next(model for model in models if model.role == "reward_model")
+    tokens = settings.micro_batch * length.total
+    score = Phase(
+        "score",
+        {
+            **base,
+            **gathered,
+            "activations": max(
+                act.forward_work(reward.shape, sequences * length.total, dtype),
+                act.forward_work(shape, tokens, dtype),
+            ),
+            "logits": (
+                act.fused_logits(shape, settings.micro_batch * length.completion, False)
+                if settings.device == "cuda"
+                else (width + 4) * settings.micro_batch * length.completion * shape.vocab
+            ),
+        },
+    )
+    return generate, score
+
+
+def _loss_logits(
+    stage: Stage, shape: ModelShape, sequences: int, length: Lengths, settings: Settings
+) -> int:
+    if stage.method == "reward":
+        return 0
+    tokens = sequences * (length.completion if METHODS[stage.method].online else length.total)
+    if settings.device == "cuda":
+        return act.fused_logits(shape, tokens, stage.peft is None)
+    return act.stock_logits(shape, tokens)
+
+
+def _weights(models: tuple[Resident, ...], held: Mapping[str, States]) -> dict[str, int]:
+    items = {"weights": held[models[0].role].weights}
+    for model in models[1:]:
+        items[_NAMES.get(model.role, model.role)] = held[model.role].weights
+    return items
+
+
+def _loading(models: tuple[Resident, ...], stage: Stage, settings: Settings) -> int:
+    """Host memory while weights are read or written, for one process.
+
+    The largest model passes through the host whole; under ZeRO-3 one rank of a node gathers it
+    when it is saved, which is shared out over that node's processes.
+    """
+    largest = max(model.parameters for model in models) * (4 if stage.dtype == "float32" else 2)
+    if settings.zero_stage == 3:
+        return largest // settings.processes_per_node
+    return largest

@@ -1,0 +1,46 @@
+"""Adapters: how many parameters they train, and which linear layers they sit on."""
+
+from __future__ import annotations
+
+from launcher.models.types import ModelShape
+from launcher.recipe.types import Peft
+
+ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj"})
+MLP = frozenset({"gate_proj", "up_proj", "down_proj", "gate_up_proj"})
+
+
+def targets(peft: Peft) -> frozenset[str]:
+    """Names of the adapted linear layers of a block. A pattern or `all-linear` counts as all."""
+    if isinstance(peft.targets, str):
+        named = frozenset({peft.targets})
+        every = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"}) | {
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+        }
+        return named if named <= ATTENTION | MLP else every
+    return frozenset(name.rsplit(".", 1)[-1] for name in peft.targets)
+
+
+def adapter_parameters(peft: Peft, shape: ModelShape) -> int:
+    """r × (inputs + outputs) for each adapted layer, and the modules trained whole."""
+    hidden, inner = shape.hidden, shape.intermediate
+    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    widths = {
+        "q_proj": hidden + q,
+        "k_proj": hidden + kv,
+        "v_proj": hidden + kv,
+        "o_proj": q + hidden,
+        "qkv_proj": hidden + q + 2 * kv,
+        "gate_proj": hidden + inner,
+        "up_proj": hidden + inner,
+        "down_proj": inner + hidden,
+        "gate_up_proj": hidden + 2 * inner,
+    }
+    adapters = shape.layers * peft.r * sum(widths.get(name, 0) for name in targets(peft))
+    saved = sum(
+        shape.embedding_parameters
+        for name in peft.modules_to_save
+        if name in ("embed_tokens", "lm_head")
+    )
+    return adapters + saved

@@ -1,0 +1,248 @@
+"""Recipe × cluster × model shapes → the plan. Pure: the same values give the same plan."""
+
+from __future__ import annotations
+
+import difflib
+
+import launcher
+from launcher.cluster.types import Cluster
+from launcher.errors import UsageError
+from launcher.memory.models import residents
+from launcher.memory.types import GIB, MemoryEstimate, Phase
+from launcher.plan.deepspeed import Bases, deepspeed_config, shipped_bases
+from launcher.plan.explain import does_not_fit, rejected
+from launcher.plan.layouts import Layout, cpus, layouts, minutes
+from launcher.plan.roles import Shapes, caching, role_shapes
+from launcher.plan.search import MARGIN, Choice, Misfit, Search, host_bytes
+from launcher.plan.types import SCHEMA_VERSION, Allocation, Plan, Rejected, StagePlan
+from launcher.recipe.methods import METHODS
+from launcher.recipe.types import Recipe, Stage
+
+
+def make_plan(
+    recipe: Recipe,
+    cluster: Cluster,
+    shapes: Shapes,
+    *,
+    trl_version: str,
+    launcher_version: str = launcher.__version__,
+    bases: Bases | None = None,
+) -> Plan:
+    """The least costly allocation that holds each stage.
+
+    `shapes` gives a model's shape by its reference; `bases` the ZeRO base configurations (the
+    shipped ones by default). Global batches and all that the recipe pins are kept exactly.
+
+    Raises UsageError where the recipe asks for what the cluster has not or what cannot be
+    combined, and DoesNotFit, naming the smallest thing that would do, where memory is too small.
+    """
+    look_up = caching(shapes)
+    configs = bases if bases is not None else shipped_bases()
+    stages = []
+    for stage in recipe.stages:
+        if stage.method not in METHODS:
+            close = difflib.get_close_matches(stage.method, METHODS, n=1)
+            raise UsageError(
+                f"stages.{stage.name}.method: there is no method `{stage.method}`",
+                hint=f"did you mean {close[0]}?" if close else ", ".join(METHODS),
+            )
+        if stage.use is not None:
+            stages.append(_stand_in(stage))
+            continue
+        search = Search(stage, role_shapes(recipe, stage, look_up), cluster, configs)
+        stages.append(_plan_stage(search))
+    return Plan(
+        schema_version=SCHEMA_VERSION,
+        launcher_version=launcher_version,
+        trl_version=trl_version,
+        name=recipe.name,
+        identity=recipe.identity,
+        cluster=cluster,
+        stages=tuple(stages),
+    )
+
+
+def _plan_stage(search: Search) -> StagePlan:
+    stage = search.stage
+    _check_pins(stage)
+    candidates, refusals = _allowed(search, layouts(search.cluster, stage))
+    found = [search.on(layout) for layout in candidates]
+    choices = [each for each in found if isinstance(each, Choice)]
+    misfits = [each for each in found if isinstance(each, Misfit)]
+    if not choices:
+        raise does_not_fit(search, misfits)
+    chosen = min(choices, key=_preference)
+    settings, layout = chosen.settings, chosen.layout
+    zero = settings.zero_stage
+    trained = sum(model.trained for model in residents(stage, search.shapes))
+    gpu = layout.group.gpu if layout.on_gpus else None
+    return StagePlan(
+        stage=stage,
+        allocation=Allocation(
+            partition=layout.partition.name,
+            gpu=gpu,
+            gpu_memory_gib=search.cluster.gpus[gpu].memory_gib if gpu else None,
+            nodes=layout.nodes,
+            tasks_per_node=layout.per_node,
+            cpus_per_task=cpus(layout, stage.resources),
+            host_memory_gib=stage.resources.host_memory_gib or _host_memory(chosen),
+            time_minutes=minutes(layout, stage.resources),
+        ),
+        zero_stage=zero,
+        offload=settings.offload,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        micro_batch=settings.micro_batch,
+        accumulation=settings.accumulation,
+        estimate=chosen.estimate,
+        margin=MARGIN,
+        deepspeed=(
+            deepspeed_config(stage, settings, search.bases[zero], trained) if zero else None
+        ),
+        rejected=(*rejected(chosen, choices, misfits, search), *refusals),
+        gather_for_generation=settings.gather_for_generation,
+    )
+
+
+def _preference(choice: Choice) -> tuple[float, bool, int, int, str]:
+    """The least cost; among equals what cannot be preempted, then the fewest nodes and GPUs."""
+    layout = choice.layout
+    significant = float(f"{choice.cost:.6g}")
+    name = layout.partition.name
+    return significant, layout.partition.preemptible, layout.nodes, layout.processes, name
+
+
+def _check_pins(stage: Stage) -> None:
+    """Pins that contradict each other."""
+    pins, place = stage.resources, f"stages.{stage.name}.resources"
+    if pins.zero_stage is not None and pins.zero_stage not in (0, 1, 2, 3):
+        raise UsageError(f"{place}.zero_stage: ZeRO has stages 0 to 3, not {pins.zero_stage}")
+    if pins.offload == "all" and pins.zero_stage not in (None, 3):
+        raise UsageError(
+            f"{place}.offload: parameters can be offloaded under ZeRO 3 only",
+            hint="set `zero_stage: 3`, or `offload: optimizer`",
+        )
+    if pins.offload == "optimizer" and pins.zero_stage == 0:
+        raise UsageError(
+            f"{place}.offload: the optimizer can be offloaded under DeepSpeed only",
+            hint="set `zero_stage: 2`, or leave `zero_stage` to the plan",
+        )
+    if stage.method == "evaluate":
+        if pins.zero_stage in (1, 2):
+            raise UsageError(
+                f"{place}.zero_stage: evaluation trains nothing, so ZeRO {pins.zero_stage} divides"
+                " nothing",
+                hint="leave it out, or set 3",
+            )
+        if pins.offload == "optimizer":
+            raise UsageError(f"{place}.offload: evaluation has no optimizer")
+
+
+def _allowed(search: Search, every: list[Layout]) -> tuple[list[Layout], list[Rejected]]:
+    """The layouts that may be searched, and the refusals of the others (memory apart).
+
+    Raises UsageError where none is left, with the reason that the user can mend.
+    """
+    kept: list[Layout] = []
+    refusals: dict[str, tuple[Rejected, UsageError]] = {}
+    for layout in every:
+        reason = _refusal(search, layout)
+        if reason is None:
+            kept.append(layout)
+        else:
+            what = str(layout.group.gpu or layout.partition.name)
+            refusals.setdefault(
+                reason.message, (Rejected(what, reason.message.split(": ", 1)[-1]), reason)
+            )
+    if not kept:
+        raise next(iter(refusals.values()))[1]
+    # That some counts do not divide the batch goes without saying where others do.
+    worth = [line for line, _ in refusals.values() if "global_batch" not in line.why]
+    return kept, worth
+
+
+def _refusal(search: Search, layout: Layout) -> UsageError | None:
+    stage, pins = search.stage, search.stage.resources
+    place = f"stages.{stage.name}"
+    if layout.on_gpus and layout.group.gpu is not None:
+        name = layout.group.gpu
+        gpu = search.cluster.gpus.get(name)
+        if gpu is None or gpu.memory_gib is None:
+            return UsageError(
+                f"{place}: the memory of GPU type {name} is not known",
+                hint=f"set `gpus.{name}.memory_gib` in the profile of cluster"
+                f" {search.cluster.name}, or ask the nodes: `launcher cluster discover --probe`",
+            )
+        if stage.dtype == "bfloat16" and not gpu.bf16:
+            return UsageError(
+                f"{place}.dtype: GPU type {name} does not compute in bfloat16",
+                hint="choose another GPU type, or set `dtype: float16` or `float32`",
+            )
+    longest = layout.partition.max_time_minutes
+    if pins.time_minutes is not None and longest is not None and pins.time_minutes > longest:
+        return UsageError(
+            f"{place}.resources.time: {pins.time_minutes} minutes are more than partition"
+            f" {layout.partition.name} allows ({longest})",
+            hint="ask for less (a stage resumes from its checkpoint), or another partition",
+        )
+    if (
+        cpus(layout, pins) * layout.per_node > layout.group.cpus
+        and search.cluster.engine == "slurm"
+    ):
+        return UsageError(
+            f"{place}.resources: {layout.per_node} tasks of {cpus(layout, pins)} CPUs are more than"
+            f" a node of {layout.partition.name} has ({layout.group.cpus})",
+            hint="lower `cpus_per_task` or the number of processes",
+        )
+    asked = pins.host_memory_gib
+    if asked is not None and asked > layout.group.memory_gib:
+        return UsageError(
+            f"{place}.resources.host_memory: {asked:g} GiB are more than a node of"
+            f" {layout.partition.name} has ({layout.group.memory_gib:g})"
+        )
+    if not search.batches(layout.processes):
+        return _indivisible(search, layout)
+    return None
+
+
+def _indivisible(search: Search, layout: Layout) -> UsageError:
+    stage, total, n = search.stage, search.global_batch or 0, layout.processes
+    micro = stage.resources.micro_batch or 1
+    unit = n * micro
+    below, above = total // unit * unit, -(-total // unit) * unit
+    near = f"{below} or {above}" if below else str(above)
+    each = f" × micro-batch {micro}" if micro > 1 else ""
+    return UsageError(
+        f"stages.{stage.name}.global_batch: {total} is not divisible by {n} processes{each}",
+        hint=f"set it to {near}, or change `resources`",
+    )
+
+
+def _host_memory(choice: Choice) -> float:
+    group = choice.layout.group
+    needs = host_bytes(choice.estimate, choice.layout.per_node)
+    return float(min(-(-needs // GIB), max(1, int(group.memory_gib))))
+
+
+def _stand_in(stage: Stage) -> StagePlan:
+    """A finished model in a stage's place: in the plan, with nothing allocated."""
+    return StagePlan(
+        stage=stage,
+        allocation=Allocation(
+            partition="",
+            gpu=None,
+            gpu_memory_gib=None,
+            nodes=0,
+            tasks_per_node=0,
+            cpus_per_task=0,
+            host_memory_gib=0.0,
+            time_minutes=0,
+        ),
+        zero_stage=0,
+        offload="none",
+        gradient_checkpointing=False,
+        micro_batch=0,
+        accumulation=0,
+        estimate=MemoryEstimate(phases=(Phase("none", {}),), host_bytes=0),
+        margin=MARGIN,
+        deepspeed=None,
+    )

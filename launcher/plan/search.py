@@ -1,0 +1,218 @@
+"""The search of one stage: settings that fit each layout, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from launcher.cluster.types import Cluster
+from launcher.memory.estimate import estimate
+from launcher.memory.types import GIB, MemoryEstimate, Settings
+from launcher.models.types import ModelShape
+from launcher.plan.cost import Work, hours, score, work_of
+from launcher.plan.deepspeed import Bases, buckets
+from launcher.plan.layouts import Layout
+from launcher.recipe.methods import METHODS
+from launcher.recipe.types import Offload, Stage
+
+MARGIN = 0.10
+"""Share of a device's memory kept free: for fragmentation, and for what the estimate misses."""
+DEFAULT_GLOBAL_BATCH = 8
+"""transformers' batch of one device, where the recipe does not say."""
+EVALUATION_BATCH = 32
+LARGEST_MICRO_BATCH = 64
+HOST_FACTOR = 1.25
+"""Host memory asked for, over the estimate: page cache, data workers."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings that fit a layout."""
+
+    layout: Layout
+    settings: Settings
+    estimate: MemoryEstimate
+    cost: float
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A layout that nothing fits: what it needs at least, and what it has (bytes)."""
+
+    layout: Layout
+    settings: Settings
+    needs: int
+    usable: int
+    what: Literal["GPU", "host"]
+
+
+@dataclass
+class Search:
+    """One stage's search over layouts; estimates are shared between layouts."""
+
+    stage: Stage
+    shapes: Mapping[str, ModelShape]
+    cluster: Cluster
+    bases: Bases
+    _estimates: dict[Settings, MemoryEstimate] = field(default_factory=dict)
+    _hours: dict[Settings, float] = field(default_factory=dict)
+    _best: dict[tuple[int, ...], Choice | Misfit] = field(default_factory=dict)
+    _work: dict[int, Work] = field(default_factory=dict)
+
+    @property
+    def global_batch(self) -> int | None:
+        """None: evaluation without one, where any batch gives the same result."""
+        if self.stage.global_batch is None and self.stage.method != "evaluate":
+            return DEFAULT_GLOBAL_BATCH
+        return self.stage.global_batch
+
+    def on(self, layout: Layout) -> Choice | Misfit:
+        """The cheapest settings that fit `layout`, or by how much the smallest do not."""
+        usable, host = usable_bytes(self.cluster, layout), int(layout.group.memory_gib * GIB)
+        key = (layout.processes, layout.per_node, usable, host)
+        if key not in self._best:
+            self._best[key] = self._search(layout, usable, host)
+        found = self._best[key]
+        if isinstance(found, Misfit):
+            return Misfit(layout, found.settings, found.needs, found.usable, found.what)
+        price = self._price(layout)
+        cost = score(layout.processes, price, self._time(found.settings))
+        return Choice(layout, found.settings, found.estimate, cost)
+
+    def estimate(self, settings: Settings) -> MemoryEstimate:
+        """The memory of the stage under `settings`."""
+        if settings not in self._estimates:
+            self._estimates[settings] = estimate(self.stage, self.shapes, settings)
+        return self._estimates[settings]
+
+    def variants(self, layout: Layout) -> Iterator[dict[str, Any]]:
+        """The keywords of `Settings`, but for batch sizes, that may be tried on `layout`."""
+        pins, processes = self.stage.resources, layout.processes
+        generates = METHODS[self.stage.method].online or self.stage.method == "evaluate"
+        trains = self.stage.method != "evaluate"
+        pinned_gather = self.stage.train.get("ds3_gather_for_generation")
+        for zero, offload in self._zero_and_offload(processes, layout.on_gpus):
+            gathers: tuple[bool, ...] = (True,)
+            if zero == 3 and generates:
+                gathers = (True, False) if pinned_gather is None else (bool(pinned_gather),)
+            checkpoints: tuple[bool, ...] = (False, True) if trains else (False,)
+            if pins.gradient_checkpointing is not None and trains:
+                checkpoints = (pins.gradient_checkpointing,)
+            for gather in gathers:
+                for checkpointing in checkpoints:
+                    yield {
+                        "processes": processes,
+                        "processes_per_node": layout.per_node,
+                        "zero_stage": zero,
+                        "offload": offload,
+                        "gradient_checkpointing": checkpointing,
+                        "gather_for_generation": gather,
+                        "device": self.cluster.device,
+                        **(buckets(self.bases[zero]) if zero else {}),
+                    }
+
+    def batches(self, processes: int) -> list[tuple[int, int]]:
+        """(micro-batch, accumulation) with the exact global batch, the largest first."""
+        pin, total = self.stage.resources.micro_batch, self.global_batch
+        if total is None:
+            sizes = [pin] if pin else [32, 16, 8, 4, 2, 1]
+            return [(size, 1) for size in sizes]
+        if total % processes:
+            return []
+        own = total // processes
+        sizes = [pin] if pin else list(range(min(own, LARGEST_MICRO_BATCH), 0, -1))
+        return [(size, own // size) for size in sizes if own % size == 0]
+
+    def _zero_and_offload(self, processes: int, on_gpus: bool) -> list[tuple[int, Offload]]:
+        pins = self.stage.resources
+        every: tuple[tuple[int, Offload], ...]
+        if self.stage.method == "evaluate":
+            every = ((0, "none"), (3, "none"), (3, "all"))
+        else:
+            every = (
+                (0, "none"),
+                (1, "none"),
+                (1, "optimizer"),
+                (2, "none"),
+                (2, "optimizer"),
+                (3, "none"),
+                (3, "optimizer"),
+                (3, "all"),
+            )
+        found = [
+            (zero, offload)
+            for zero, offload in every
+            if pins.zero_stage in (None, zero) and pins.offload in (None, offload)
+        ]
+        if pins.zero_stage is None:
+            # ZeRO 2 does all that 1 does in less memory, and accumulates in float32.
+            found = [pair for pair in found if pair[0] != 1]
+            if not on_gpus:
+                # Host memory is all there is: nothing to offload to, little to divide.
+                found = [pair for pair in found if pair == (0, "none")] or found
+            elif processes == 1:
+                found = [pair for pair in found if pair[0] == 0 or pair[1] != "none"]
+        return found
+
+    def _search(self, layout: Layout, usable: int, host: int) -> Choice | Misfit:
+        batches = self.batches(layout.processes)
+        best: Choice | None = None
+        closest: Misfit | None = None
+        for keywords in self.variants(layout):
+            smallest = Settings(**keywords, micro_batch=batches[-1][0], accumulation=batches[-1][1])
+            misfit = self._misfit(layout, smallest, usable, host)
+            if misfit is not None:
+                if closest is None or misfit.needs < closest.needs:
+                    closest = misfit
+                continue
+            for micro, accumulation in batches:
+                settings = Settings(**keywords, micro_batch=micro, accumulation=accumulation)
+                if self._misfit(layout, settings, usable, host) is None:
+                    break
+            cost = score(layout.processes, 1.0, self._time(settings))
+            # The simplest of equals: variants come from the plainest to the most frugal.
+            if best is None or cost < best.cost * 0.999:
+                best = Choice(layout, settings, self.estimate(settings), cost)
+        if best is not None:
+            return best
+        assert closest is not None
+        return closest
+
+    def _misfit(self, layout: Layout, settings: Settings, usable: int, host: int) -> Misfit | None:
+        found = self.estimate(settings)
+        needs = found.peak.total
+        if layout.on_gpus and needs > usable:
+            return Misfit(layout, settings, needs, usable, "GPU")
+        on_node = host_bytes(found, layout.per_node)
+        # With stand-in GPUs too: their host memory is what the profile says of the node.
+        if on_node > host:
+            return Misfit(layout, settings, on_node, host, "host")
+        return None
+
+    def _time(self, settings: Settings) -> float:
+        if settings not in self._hours:
+            total = self.global_batch or settings.micro_batch * settings.processes
+            if total not in self._work:
+                self._work[total] = work_of(self.stage, self.shapes, total)
+            self._hours[settings] = hours(self._work[total], settings, self.cluster)
+        return self._hours[settings]
+
+    def _price(self, layout: Layout) -> float:
+        if layout.group.gpu is None:
+            return 1.0
+        return self.cluster.gpus[layout.group.gpu].price
+
+
+def usable_bytes(cluster: Cluster, layout: Layout) -> int:
+    """Bytes that one process may use of its device, the margin kept free; 0 where unknown."""
+    if not layout.on_gpus:
+        return int(layout.group.memory_gib / layout.per_node * GIB * (1 - MARGIN))
+    assert layout.group.gpu is not None
+    memory = cluster.gpus[layout.group.gpu].memory_gib
+    return int((memory or 0) * GIB * (1 - MARGIN))
+
+
+def host_bytes(found: MemoryEstimate, per_node: int) -> int:
+    """Host memory to ask of a node."""
+    return int(found.host_bytes * per_node * HOST_FACTOR)
