@@ -58,7 +58,7 @@ def main_up(argv: Sequence[str] | None = None) -> int:
             grace=args.grace,
             say=_say,
         )
-    except DevSlurmError as error:
+    except (DevSlurmError, TimeoutError) as error:
         _say(str(error))
         return 1
     except KeyboardInterrupt:

@@ -53,6 +53,7 @@ def slurm_conf(
         "DefMemPerCPU=1000",
         "GresTypes=gpu",
         "MpiDefault=none",
+        "MailProg=/bin/true",
         "ProctrackType=proctrack/linuxproc",
         "TaskPlugin=task/none",
         "PropagateResourceLimits=NONE",
@@ -145,7 +146,17 @@ def database_init() -> str:
     )
 
 
-def hosts(machine: str) -> str:
-    """/etc/hosts of the daemons and jobs: every node, and `machine`, is this machine."""
+def hosts(machine: str, own: str) -> str:
+    """/etc/hosts of the daemons and jobs.
+
+    Every node, and the host name `machine`, is this machine; other names are as in `own`, the
+    text of the machine's file.
+    """
     names = dict.fromkeys(["localhost", *NODES, machine])
-    return "".join(f"127.0.0.1 {name}\n" for name in names) + "::1 ip6-localhost\n"
+    lines = [f"127.0.0.1 {name}" for name in names]
+    for line in own.splitlines():
+        address, *rest = line.partition("#")[0].split() or [""]
+        others = [name for name in rest if name not in names]
+        if others:
+            lines.append(" ".join([address, *others]))
+    return "\n".join(lines) + "\n"
