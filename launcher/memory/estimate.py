@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from launcher.memory import activations as act
-from launcher.memory.lengths import Lengths, lengths
+from launcher.memory.lengths import Lengths, lengths, whole
 from launcher.memory.models import Resident, residents
 from launcher.memory.states import States, exchange, states
 from launcher.memory.types import GIB, MemoryEstimate, Phase, Settings
@@ -108,8 +108,9 @@ def _training(
     if step:
         phases.append(Phase("step", steady | {"gradients": gradients, "optimizer step": step}))
     if method.online:
-        # All completions of one optimizer step are generated, then scored, at once.
+        # The completions of one step (of several mini-batches) are generated at once.
         rollouts = settings.micro_batch * settings.accumulation
+        rollouts *= whole(stage.train, "num_mini_batches", 1)
         phases[1:1] = _generation(
             "rollout", stage, models, steady | {"autocast copies": 0}, rollouts, length, settings
         )
@@ -145,37 +146,29 @@ def _generation(
     gathered: dict[str, int] = exchange(models, dtype, settings)
     gathered.pop("buckets", None)
     width = 4 if dtype == "float32" else 2
-    whole = dict(gathered)
+    generating = dict(gathered)
     if settings.zero_stage == 3 and settings.gather_for_generation:
-        whole["gathered weights"] = width * models[0].parameters
+        generating["gathered weights"] = width * models[0].parameters
     generate = Phase(
         name,
         {
             **base,
-            **whole,
+            **generating,
             "kv cache": act.cache(shape, sequences, length.total, dtype),
             "activations": act.forward_work(shape, sequences * length.prompt, dtype),
             # One row of logits a sequence, its float32 copy and the sampler's.
             "logits": sequences * shape.vocab * (width + 8),
         },
     )
-    # The reward model reads all answers at once, the reference one micro-batch at a time.
-    reward = next(model for model in models if model.role == "reward_model")
-    tokens = settings.micro_batch * length.total
+    # Reward model and reference read the answers one micro-batch at a time.
+    scorer = max(models, key=lambda model: model.shape.hidden * model.shape.layers).shape
     score = Phase(
         "score",
         {
             **base,
             **gathered,
-            "activations": max(
-                act.forward_work(reward.shape, sequences * length.total, dtype),
-                act.forward_work(shape, tokens, dtype),
-            ),
-            "logits": (
-                act.fused_logits(shape, settings.micro_batch * length.completion, False)
-                if settings.device == "cuda"
-                else (width + 4) * settings.micro_batch * length.completion * shape.vocab
-            ),
+            "activations": act.forward_work(scorer, settings.micro_batch * length.total, dtype),
+            "logits": _score_logits(stage, shape, length.completion, settings),
         },
     )
     return generate, score
@@ -190,6 +183,17 @@ def _loss_logits(
     if settings.device == "cuda":
         return act.fused_logits(shape, tokens, stage.peft is None)
     return act.stock_logits(shape, tokens)
+
+
+def _score_logits(stage: Stage, shape: ModelShape, completion: int, settings: Settings) -> int:
+    """Evaluation keeps the logits of a batch, and float32 copies of one completion's; PPO has
+    TRL's fused head where there is one."""
+    tokens, width = settings.micro_batch * completion, 4 if stage.dtype == "float32" else 2
+    if stage.method == "evaluate":
+        return width * tokens * shape.vocab + 8 * completion * shape.vocab
+    if settings.device == "cuda":
+        return act.fused_logits(shape, tokens, trains_head=False)
+    return (width + 4) * tokens * shape.vocab
 
 
 def _weights(models: tuple[Resident, ...], held: Mapping[str, States]) -> dict[str, int]:

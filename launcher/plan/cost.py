@@ -58,21 +58,26 @@ class Work:
     sequence_tokens: int
     completion: int
     passes: int
-    """Times that each sequence is trained on in one step (PPO epochs)."""
-    steps: float
+    """Times that each sequence is trained on (PPO epochs)."""
+    steps: int
+    """Global batches of the whole stage."""
     online: bool
     trains: bool
     adapters: bool
 
 
 def work_of(stage: Stage, shapes: Mapping[str, ModelShape], global_batch: int) -> Work:
-    """The work of one optimizer step (of one batch, for evaluation), and the number of steps."""
+    """The work of one global batch (of one round of batches, for evaluation), and their number."""
     models = residents(stage, shapes)
     method = METHODS[stage.method]
     length = lengths(stage, models[0].shape)
     frozen = sum(model.parameters for model in models[1:] if not model.trained)
     rows = (stage.data.rows if stage.data is not None else None) or ASSUMED_ROWS
-    steps = whole(stage.train, "max_steps", 0)
+    passes = whole(stage.train, "num_ppo_epochs", 4) if method.online else 1
+    # One step here is one global batch, generated once and trained on `passes` times.
+    steps = math.ceil(whole(stage.train, "max_steps", 0) / passes)
+    if stage.method == "evaluate":
+        rows = min(rows, whole(stage.train, "num_prompts", rows))
     if steps <= 0:
         epochs = stage.train.get("num_train_epochs", 1 if stage.method == "evaluate" else 3)
         steps = max(1, math.ceil(rows / global_batch * float(epochs)))
@@ -88,7 +93,7 @@ def work_of(stage: Stage, shapes: Mapping[str, ModelShape], global_batch: int) -
         step_sequences=global_batch * method.sequences_per_row,
         sequence_tokens=length.total,
         completion=length.completion if method.online or stage.method == "evaluate" else 0,
-        passes=whole(stage.train, "num_ppo_epochs", 1),
+        passes=passes,
         steps=steps,
         online=method.online,
         trains=stage.method != "evaluate",

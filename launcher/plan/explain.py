@@ -64,7 +64,7 @@ def shortfall(misfit: Misfit) -> str:
 
 def does_not_fit(search: Search, misfits: Sequence[Misfit]) -> DoesNotFit:
     """The error that names the closest allocation and the smallest thing that would do."""
-    closest = min(misfits, key=lambda each: each.needs / each.usable)
+    closest = min(misfits, key=lambda each: each.excess)
     stage = search.stage
     ways = [way for way in (_more_nodes(search, misfits), _larger_gpu(closest)) if way]
     if stage.peft is None and stage.method != "evaluate":
@@ -87,14 +87,14 @@ def _worse(rival: Choice, chosen: Choice) -> str:
         if rival.layout.partition.preemptible and not chosen.layout.partition.preemptible:
             return "costs the same, and may be preempted"
         return "costs the same"
-    return f"costs {ratio:.2f} times as much for the time it takes"
+    return f"costs {ratio:.2f} times as much, GPU-hours × price and time weighed"
 
 
 def _plainer(chosen: Choice, search: Search) -> list[Rejected]:
     lines = []
     usable = usable_bytes(search.cluster, chosen.layout)
     ours = chosen.settings
-    for change in _plainer_settings(ours):
+    for change in _plainer_settings(ours, search):
         needs = search.estimate(change).peak
         if needs.total > usable:
             lines.append(
@@ -106,11 +106,12 @@ def _plainer(chosen: Choice, search: Search) -> list[Rejected]:
     return lines
 
 
-def _plainer_settings(ours: Settings) -> list[Settings]:
+def _plainer_settings(ours: Settings, search: Search) -> list[Settings]:
     found = []
+    evaluates = search.stage.method == "evaluate"
     if ours.offload != "none":
         found.append(replace(ours, offload="none"))
-    elif ours.zero_stage == 3:
+    elif ours.zero_stage == 3 and not evaluates:
         found.append(replace(ours, zero_stage=2))
     elif ours.zero_stage:
         found.append(replace(ours, zero_stage=0))

@@ -133,8 +133,11 @@ def _check_pins(stage: Stage) -> None:
                 " nothing",
                 hint="leave it out, or set 3",
             )
-        if pins.offload == "optimizer":
-            raise UsageError(f"{place}.offload: evaluation has no optimizer")
+        if pins.offload not in (None, "none"):
+            raise UsageError(
+                f"{place}.offload: evaluation keeps its models on the GPUs",
+                hint="leave it out; `zero_stage: 3` divides the weights over several GPUs",
+            )
 
 
 def _allowed(search: Search, every: list[Layout]) -> tuple[list[Layout], list[Rejected]]:
@@ -143,21 +146,23 @@ def _allowed(search: Search, every: list[Layout]) -> tuple[list[Layout], list[Re
     Raises UsageError where none is left, with the reason that the user can mend.
     """
     kept: list[Layout] = []
-    refusals: dict[str, tuple[Rejected, UsageError]] = {}
+    lines: dict[str, Rejected] = {}
+    first: UsageError | None = None
     for layout in every:
         reason = _refusal(search, layout)
-        if reason is None:
-            kept.append(layout)
+        if reason is None and not search.batches(layout.processes):
+            # That some counts do not divide the batch goes without saying where others do.
+            first = first or _indivisible(search, layout)
+        elif reason is not None:
+            first = first or reason
+            what = f"{layout.group.gpu or 'CPUs'} in {layout.partition.name}"
+            lines.setdefault(reason.message, Rejected(what, reason.message.split(": ", 1)[1]))
         else:
-            what = str(layout.group.gpu or layout.partition.name)
-            refusals.setdefault(
-                reason.message, (Rejected(what, reason.message.split(": ", 1)[-1]), reason)
-            )
+            kept.append(layout)
     if not kept:
-        raise next(iter(refusals.values()))[1]
-    # That some counts do not divide the batch goes without saying where others do.
-    worth = [line for line, _ in refusals.values() if "global_batch" not in line.why]
-    return kept, worth
+        assert first is not None
+        raise first
+    return kept, list(lines.values())
 
 
 def _refusal(search: Search, layout: Layout) -> UsageError | None:
@@ -199,8 +204,6 @@ def _refusal(search: Search, layout: Layout) -> UsageError | None:
             f"{place}.resources.host_memory: {asked:g} GiB are more than a node of"
             f" {layout.partition.name} has ({layout.group.memory_gib:g})"
         )
-    if not search.batches(layout.processes):
-        return _indivisible(search, layout)
     return None
 
 

@@ -46,6 +46,11 @@ class Misfit:
     usable: int
     what: Literal["GPU", "host"]
 
+    @property
+    def excess(self) -> float:
+        """Needs over what is usable, above 1."""
+        return self.needs / max(1, self.usable)
+
 
 @dataclass
 class Search:
@@ -128,7 +133,7 @@ class Search:
         pins = self.stage.resources
         every: tuple[tuple[int, Offload], ...]
         if self.stage.method == "evaluate":
-            every = ((0, "none"), (3, "none"), (3, "all"))
+            every = ((0, "none"), (3, "none"))
         else:
             every = (
                 (0, "none"),
@@ -152,6 +157,7 @@ class Search:
                 # Host memory is all there is: nothing to offload to, little to divide.
                 found = [pair for pair in found if pair == (0, "none")] or found
             elif processes == 1:
+                # Nothing to divide by: DeepSpeed only serves to offload.
                 found = [pair for pair in found if pair[0] == 0 or pair[1] != "none"]
         return found
 
@@ -163,7 +169,7 @@ class Search:
             smallest = Settings(**keywords, micro_batch=batches[-1][0], accumulation=batches[-1][1])
             misfit = self._misfit(layout, smallest, usable, host)
             if misfit is not None:
-                if closest is None or misfit.needs < closest.needs:
+                if closest is None or misfit.excess < closest.excess:
                     closest = misfit
                 continue
             for micro, accumulation in batches:
