@@ -114,7 +114,10 @@ class Recipe:
     name: str
     stages: tuple[Stage, ...]
     resolved: Mapping[str, Any]
-    """The merged document (extends and overrides applied), as plain data for JSON or YAML."""
+    """The merged document (extends and overrides applied, paths absolute), as plain data for JSON
+    or YAML. Loaded again it gives the same recipe."""
+    warnings: tuple[str, ...] = ()
+    """Notes for the user: old names that were taken as new ones, a batch that was derived."""
 
     @property
     def identity(self) -> str:

@@ -1,0 +1,74 @@
+"""A path or built-in name, and overrides → a `Recipe`, or every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from launcher.recipe import overrides as on_top
+from launcher.recipe.check import check
+from launcher.recipe.document import Node
+from launcher.recipe.graph import in_order
+from launcher.recipe.problems import Problem, RecipeErrors, has_secret, join
+from launcher.recipe.reading import Reading, where
+from launcher.recipe.schema import RECIPE
+from launcher.recipe.sources import read_source
+from launcher.recipe.stages import stage as read_stage
+from launcher.recipe.types import Recipe
+
+
+def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe at `source`: a path of a YAML file, or the name of one that ships (`ppo_7b`).
+
+    Each override is `key.key=value`, its value read as in a file. Relative paths are those of the
+    folder of the file that states them (of an override: the current folder), and come back
+    absolute. Raises RecipeErrors with every problem that was found.
+    """
+    document = on_top.apply(read_source(source), overrides)
+    problems: list[Problem] = []
+    _strings(document, "", problems)
+    checked = check(document, RECIPE, "", problems)
+    if checked is None:
+        raise RecipeErrors(problems)
+    reading = Reading(checked, problems)
+    stages = {name: stage for name in reading.stages if (stage := read_stage(reading, name))}
+    order, cycle = in_order({name: stage.needs for name, stage in stages.items()})
+    if cycle:
+        first = reading.stages[cycle[0]]
+        text = f"stages wait for each other: {' → '.join(cycle)}"
+        problems.append(Problem(first.key_place, f"stages.{cycle[0]}", text))
+    if problems:
+        raise RecipeErrors(sorted(problems, key=lambda problem: problem.place.line))
+    name = checked.items["name"].value
+    return Recipe(
+        name=str(name),
+        stages=tuple(stages[stage] for stage in order),
+        resolved=_resolved(checked, reading.paths),
+        warnings=tuple(dict.fromkeys(reading.warnings)),
+    )
+
+
+def _strings(node: Node, path: str, problems: list[Problem]) -> None:
+    """Control characters and access tokens, wherever they stand."""
+    if isinstance(node.value, str):
+        text = node.value.translate({9: None, 10: None}) if ".train." in path else node.value
+        if not text.isprintable():
+            problems.append(Problem(node.place, path, "a control character; take it out"))
+        if has_secret(text):
+            way = "log in on the cluster instead (`hf auth login`)"
+            problems.append(Problem(node.place, path, f"an access token; {way}"))
+    elif isinstance(node.value, list):
+        for index, item in enumerate(node.value):
+            _strings(item, f"{path}[{index}]", problems)
+    else:
+        for key, entry in node.items.items():
+            _strings(entry, join(path, key), problems)
+
+
+def _resolved(node: Node, paths: Mapping[tuple[str, int, int, str], str]) -> Any:
+    """Plain data, with every path as it was resolved."""
+    if isinstance(node.value, dict):
+        return {key: _resolved(entry, paths) for key, entry in node.value.items()}
+    if isinstance(node.value, list):
+        return [_resolved(item, paths) for item in node.value]
+    return paths.get(where(node), node.value) if isinstance(node.value, str) else node.value

@@ -1,0 +1,111 @@
+"""Models, data files and score files as a recipe names them → hub names and absolute paths."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from pathlib import Path
+
+from launcher.recipe.document import Node
+from launcher.recipe.problems import show
+from launcher.recipe.values import HUB_NAME
+
+DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+_PEEK = 2**20
+
+
+class BadPath(ValueError):
+    """Why a name or path cannot be used."""
+
+
+def absolute(node: Node) -> Path:
+    """The path that `node` states, from the folder of the file that states it."""
+    text = os.path.expanduser(str(node.value))  # noqa: PTH111 (Path drops a leading `./`)
+    return Path(os.path.normpath(node.place.folder / text))
+
+
+def _local(text: str) -> bool:
+    return text.startswith(("/", "./", "../", "~")) or text in (".", "..")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def model(node: Node) -> str:
+    """A hub name, or the absolute folder of a model that is there. Raises BadPath."""
+    text = str(node.value)
+    if not _local(text):
+        if not re.search(HUB_NAME, text) or len(text) > 96 or "--" in text:
+            raise BadPath(
+                f"{show(text)} is no hub name (owner/name); a folder starts with / or ./, "
+                "a stage with stage:"
+            )
+        return text
+    folder = absolute(node)
+    if not _exists(folder):
+        raise BadPath(f"there is no folder {show(str(folder))}")
+    if not (folder / "config.json").is_file():
+        raise BadPath(f"{show(str(folder))} holds no model: config.json is missing")
+    return str(folder)
+
+
+def tokenizer(node: Node) -> str:
+    """A hub name, or the absolute folder of a tokenizer that is there. Raises BadPath."""
+    text = str(node.value)
+    if not _local(text):
+        return model(node)
+    folder = absolute(node)
+    if not _exists(folder / "tokenizer_config.json"):
+        raise BadPath(f"{show(str(folder))} holds no tokenizer: tokenizer_config.json is missing")
+    return str(folder)
+
+
+def data(node: Node) -> str:
+    """A hub name, or the absolute path of data that is there. Raises BadPath."""
+    text = str(node.value)
+    if not _local(text) and not text.endswith(DATA_SUFFIXES):
+        if not re.search(HUB_NAME, text) or len(text) > 96:
+            raise BadPath(
+                f"{show(text)} is no hub name (owner/name); a folder starts with / or ./, "
+                f"a file ends in {', '.join(DATA_SUFFIXES)}"
+            )
+        return text
+    path = absolute(node)
+    if not _exists(path):
+        raise BadPath(f"there is no file {show(str(path))}")
+    if not path.is_dir() and path.suffix not in DATA_SUFFIXES:
+        raise BadPath(f"{show(str(path))} is none of {', '.join(DATA_SUFFIXES)}")
+    return str(path)
+
+
+def score(node: Node) -> str:
+    """`/abs/file.py:function`. Raises BadPath."""
+    text, _, function = str(node.value).rpartition(":")
+    if not text.endswith(".py") or not function.isidentifier():
+        raise BadPath(f"got {show(node.value)}, expected file.py:function")
+    path = Path(os.path.normpath(node.place.folder / text))
+    if not _exists(path) or not path.is_file():
+        raise BadPath(f"there is no file {show(str(path))}")
+    return f"{path}:{function}"
+
+
+def columns(path: str) -> tuple[str, ...] | None:
+    """The columns of the first row of a json, jsonl or csv file; None where that does not tell."""
+    file = Path(path)
+    if not file.is_absolute() or file.suffix not in (".json", ".jsonl", ".csv"):
+        return None
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            if file.suffix == ".csv":
+                return tuple(next(csv.reader(stream), ()))
+            text = stream.read(_PEEK).lstrip("[ \t\r\n")
+        row, _ = json.JSONDecoder().raw_decode(text)
+    except (OSError, UnicodeDecodeError, ValueError, csv.Error, RecursionError):
+        return None
+    return tuple(row) if isinstance(row, dict) else None

@@ -1,0 +1,103 @@
+"""One stage of a checked document → a `Stage`, with all that a schema cannot say checked."""
+
+from __future__ import annotations
+
+from launcher.recipe import paths, train
+from launcher.recipe.datasets import data as read_data
+from launcher.recipe.document import Node
+from launcher.recipe.methods import METHODS, Method
+from launcher.recipe.reading import Reading
+from launcher.recipe.references import baseline, candidates, models, needs
+from launcher.recipe.settings import env, peft, resources, shared, value
+from launcher.recipe.types import Data, Stage
+
+ONLY_EVALUATE = ("candidates", "baseline", "scores")
+
+
+def stage(reading: Reading, name: str) -> Stage | None:
+    """The stage called `name`; None where its method is not known."""
+    node, at = reading.stages[name], f"stages.{name}"
+    method_node = node.get("method")
+    if method_node is None:
+        return None
+    method = METHODS[str(method_node.value)]
+    for key in ONLY_EVALUATE:
+        given = node.get(key)
+        if given is not None and method.name != "evaluate":
+            reading.wrong_key(given, f"{at}.{key}", "only a stage with `method: evaluate` takes it")
+    roles = models(reading, node, at, method)
+    labels = candidates(reading, node, at, method)
+    upstream = needs(reading, node, at, roles, labels)
+    use = reading.path(node.get("use"), f"{at}.use", paths.model)
+    pins = resources(reading, node, at)
+    data = read_data(reading, node, at, method)
+    block = train.read(reading, node, at, method.name)
+    _check_evaluation(reading, node, at, block, data)
+    tokenizer = shared(reading, node, "tokenizer")
+    return Stage(
+        name=name,
+        method=method.name,
+        models=roles,
+        candidates=labels,
+        baseline=baseline(reading, node, at),
+        tokenizer=reading.path(tokenizer, f"{at}.tokenizer", paths.tokenizer),
+        dtype=value(reading, node, "dtype", "bfloat16"),
+        seed=value(reading, node, "seed", 42),
+        data=data,
+        peft=peft(reading, node, at, method),
+        global_batch=_global_batch(reading, node, at, method, block, pins.gpus or 1),
+        train=block.values,
+        scores=_scores(reading, node, at),
+        resources=pins,
+        env=env(reading, node, at),
+        needs=() if use else upstream,
+        use=use,
+    )
+
+
+def _global_batch(
+    reading: Reading, node: Node, at: str, method: Method, block: train.Train, gpus: int
+) -> int | None:
+    """Sequences of one optimizer step: as stated, else from a pasted per-device batch."""
+    key, given = f"{at}.global_batch", node.get("global_batch")
+    if method.result == "report":
+        if given is not None:
+            text = f"{method.name} takes no optimizer step; use `resources.micro_batch`"
+            reading.wrong_key(given, key, text)
+        return None
+    if given is not None:
+        assert isinstance(given.value, int)
+        return given.value
+    if block.sequences is not None:
+        derived = block.sequences * gpus
+        plural = "s" if gpus > 1 else ""
+        reading.warnings.append(
+            f"{node.items['train'].key_place} {at}.train: per-device batch × accumulation on "
+            f"{gpus} GPU{plural} taken as `global_batch: {derived}`; state that instead"
+        )
+        return derived
+    if node.get("use") is None and not block.pasted:
+        unit = "completions" if method.online else "sequences"
+        text = f"state the {unit} of one optimizer step over all GPUs, such as 128"
+        reading.missing(node, key, text)
+    return None
+
+
+def _check_evaluation(
+    reading: Reading, node: Node, at: str, block: train.Train, data: Data | None
+) -> None:
+    strategy = block.values.get("eval_strategy", "no")
+    if strategy != "no" and data and data.eval_path is None and data.eval_split is None:
+        text = "there are no held-out rows; give `data.eval_path` or `data.eval_split`"
+        reading.missing(node, f"{at}.data.eval_split", text)
+
+
+def _scores(reading: Reading, node: Node, at: str) -> dict[str, str]:
+    given = node.get("scores")
+    found: dict[str, str] = {}
+    for label, entry in given.items.items() if given else ():
+        if entry.value is not None:
+            score = reading.path(entry, f"{at}.scores.{label}", paths.score)
+            if score is not None:
+                found[label] = score
+    return found
