@@ -1,0 +1,200 @@
+"""The settings of PPO: those of TRL's `GRPOConfig`, with PPO's own in place of the group's."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from trl import GRPOConfig
+
+REFUSED: dict[str, str] = {
+    "beta": "use `kl_coef`",
+    "epsilon": "use `cliprange`",
+    "epsilon_high": "use `cliprange`, PPO clips the same on both sides",
+    "delta": "use `cliprange`",
+    "num_iterations": "use `num_ppo_epochs`",
+    "steps_per_generation": "use `num_mini_batches`",
+    "generation_batch_size": "use `num_mini_batches`",
+    "num_generations": "PPO samples one completion a prompt",
+    "num_generations_eval": "PPO samples one completion a prompt",
+    "scale_rewards": "use `whiten_rewards`",
+    "reward_weights": "PPO takes one reward model",
+    "multi_objective_aggregation": "PPO takes one reward model",
+    "loss_type": "PPO has one loss",
+    "importance_sampling_level": "PPO's ratio is per token",
+    "sapo_temperature_neg": "PPO has one loss",
+    "sapo_temperature_pos": "PPO has one loss",
+    "vespo_k_pos": "PPO has one loss",
+    "vespo_lambda_pos": "PPO has one loss",
+    "vespo_k_neg": "PPO has one loss",
+    "vespo_lambda_neg": "PPO has one loss",
+    "mask_truncated_completions": "use `missing_eos_penalty`",
+    "top_entropy_quantile": "PPO learns from every token",
+    "use_adaptive_entropy": "use `entropy_coef`",
+    "entropy_coef_min": "use `entropy_coef`",
+    "entropy_coef_max": "use `entropy_coef`",
+    "entropy_coef_delta": "use `entropy_coef`",
+    "entropy_target": "use `entropy_coef`",
+    "max_tool_calling_iterations": "PPO has no tools",
+    "off_policy_mask_threshold": "use `cliprange`",
+    "use_bias_correction_kl": "PPO's KL penalty is part of the reward",
+    "vllm_importance_sampling_correction": "PPO recomputes the log-probabilities it starts from",
+    "vllm_importance_sampling_mode": "PPO recomputes the log-probabilities it starts from",
+    "vllm_importance_sampling_clip_max": "PPO recomputes the log-probabilities it starts from",
+    "vllm_importance_sampling_clip_min": "PPO recomputes the log-probabilities it starts from",
+    "vllm_importance_sampling_cap": "PPO recomputes the log-probabilities it starts from",
+    "use_transformers_paged": "use `use_transformers_continuous_batching`",
+    "auto_find_batch_size": "the launcher sets the micro-batch",
+}
+"""Keys that `GRPOConfig` has and PPO does not take, and what to do instead."""
+
+
+@dataclass
+class PPOConfig(GRPOConfig):
+    """Settings of `PPOTrainer`. What is not listed here is inherited with TRL's name and meaning.
+
+    One optimizer step takes B = `per_device_train_batch_size` × processes ×
+    `gradient_accumulation_steps` completions. One rollout is B × `num_mini_batches` prompts with
+    one completion each, and feeds `num_mini_batches` × `num_ppo_epochs` optimizer steps. So a pass
+    over N prompts makes ⌊N / (B × num_mini_batches)⌋ × num_mini_batches × num_ppo_epochs steps.
+
+    Raises `ValueError` for an inherited key that PPO has under another name or not at all
+    (`REFUSED`), and for values outside their range.
+    """
+
+    kl_coef: float = field(
+        default=0.05, metadata={"help": "Weight of the per-token KL penalty in the reward."}
+    )
+    """Weight of the per-token KL penalty against the reference in the reward. 0 loads none."""
+
+    cliprange: float = field(
+        default=0.2, metadata={"help": "Clipping range of the policy ratio (ε of the paper)."}
+    )
+    """Clipping range ε of the probability ratio, 1 ± ε."""
+
+    cliprange_value: float = field(
+        default=0.2, metadata={"help": "Clipping range of the value around its rollout value."}
+    )
+    """How far a value may move from its value at rollout before its loss is clipped."""
+
+    vf_coef: float = field(default=0.1, metadata={"help": "Weight of the value loss."})
+    """Weight of the value loss. Matters where policy and value share a trunk."""
+
+    gamma: float = field(default=1.0, metadata={"help": "Discount factor of rewards."})
+    """Discount γ of later rewards, per token."""
+
+    lam: float = field(default=0.95, metadata={"help": "λ of generalised advantage estimation."})
+    """λ of generalised advantage estimation: 0 trusts the value model, 1 the sampled return."""
+
+    num_ppo_epochs: int = field(
+        default=4, metadata={"help": "Passes over each rollout (μ of GRPO's `num_iterations`)."}
+    )
+    """Passes over each rollout. Sampling is the dear part, so completions are used 4 times."""
+
+    num_mini_batches: int = field(
+        default=1, metadata={"help": "Optimizer steps a rollout is split into, per PPO epoch."}
+    )
+    """Optimizer steps that one pass over a rollout makes; the rollout grows with it."""
+
+    whiten_advantages: bool = field(
+        default=True, metadata={"help": "Scale advantages to mean 0 and variance 1 per rollout."}
+    )
+    """Scale the advantages of a rollout to mean 0 and variance 1 over all processes."""
+
+    whiten_rewards: bool = field(
+        default=False, metadata={"help": "Scale token rewards to variance 1 per rollout."}
+    )
+    """Scale the token rewards of a rollout to variance 1, keeping their mean."""
+
+    missing_eos_penalty: float | None = field(
+        default=None, metadata={"help": "Taken off the score of a completion without EOS."}
+    )
+    """Taken off the score of a completion that does not end by itself (a positive number)."""
+
+    value_learning_rate: float = field(
+        default=1e-5, metadata={"help": "Learning rate of the value head or value model."}
+    )
+    """Learning rate of the value head or value model, under the same schedule.
+
+    A fresh head learns nothing in useful time at a policy's 1e-6.
+    """
+
+    pad_to_multiple_of: int | str | None = field(
+        default="auto", metadata={"help": "Pad prompts and completions to a multiple of this."}
+    )
+    """Pad prompts and completions to a multiple of this; "auto" and None pad to the longest."""
+
+    disable_dropout: bool = field(
+        default=True,
+        metadata={"help": "Switch dropout off, so that ratios compare like with like."},
+    )
+    """Switch dropout off in every model: with it the ratio of a policy to itself is not 1."""
+
+    num_generations: int | None = field(
+        default=1, metadata={"help": "Fixed: PPO samples one completion a prompt."}
+    )
+    """Fixed to 1: a value model takes the place of the group."""
+
+    vllm_importance_sampling_correction: bool = field(
+        default=False, metadata={"help": "Fixed: log-probabilities are recomputed."}
+    )
+    """Fixed to False: the policy's own log-probabilities at rollout are what PPO compares with."""
+
+    def __post_init__(self) -> None:
+        # GRPOConfig's own checks ask for groups of at least two, so they are passed over; what else
+        # it derives is derived below.
+        super(GRPOConfig, self).__post_init__()
+        steps_per_generation = self.gradient_accumulation_steps * self.num_mini_batches
+        derived: dict[str, Any] = {
+            "beta": self.kl_coef,
+            "epsilon": self.cliprange,
+            "num_iterations": self.num_ppo_epochs,
+            "scale_rewards": "none",
+            "steps_per_generation": steps_per_generation,
+            "generation_batch_size": (
+                self.per_device_train_batch_size * self.world_size * steps_per_generation
+            ),
+        }
+        _refuse(self, derived)
+        _check_ranges(self)
+        for name, value in derived.items():
+            setattr(self, name, value)
+        multiple: int | str | None = self.pad_to_multiple_of
+        if isinstance(multiple, str):
+            none = multiple.lower() in ("auto", "none", "null")
+            self.pad_to_multiple_of = None if none else int(multiple)
+
+
+def _refuse(config: PPOConfig, derived: dict[str, Any]) -> None:
+    """Raise for each refused key that has neither its default nor the value PPO derives for it."""
+    problems = []
+    for item in fields(config):
+        if item.name not in REFUSED:
+            continue
+        default = item.default if item.default is not MISSING else None
+        if getattr(config, item.name) not in (default, derived.get(item.name, default)):
+            problems.append(f"`{item.name}` is not a key of PPO: {REFUSED[item.name]}")
+    if problems:
+        raise ValueError("; ".join(problems) + ".")
+
+
+def _check_ranges(config: PPOConfig) -> None:
+    problems = []
+    for name, low, high in (
+        ("kl_coef", 0, None),
+        ("cliprange", 0, None),
+        ("cliprange_value", 0, None),
+        ("vf_coef", 0, None),
+        ("gamma", 0, 1),
+        ("lam", 0, 1),
+        ("num_ppo_epochs", 1, None),
+        ("num_mini_batches", 1, None),
+        ("missing_eos_penalty", 0, None),
+        ("value_learning_rate", 0, None),
+    ):
+        value = getattr(config, name)
+        if value is not None and (value < low or (high is not None and value > high)):
+            bound = f"at least {low}" if high is None else f"between {low} and {high}"
+            problems.append(f"`{name}` is {value}, it must be {bound}")
+    if problems:
+        raise ValueError("; ".join(problems) + ".")

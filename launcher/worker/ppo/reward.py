@@ -1,0 +1,111 @@
+"""The reward model: that it fits the policy, and the scores that it gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from trl.data_utils import apply_chat_template, is_conversational
+
+
+def load_scorer(source: str, **init: Any) -> PreTrainedModel:
+    """The reward model in a folder or on the hub, with one label.
+
+    Raises `ValueError` where it is a causal language model: that would load with a score head of
+    random numbers.
+    """
+    config = Path(source) / "config.json"
+    if config.is_file():
+        architectures = json.loads(config.read_text()).get("architectures") or []
+        if architectures and not any("SequenceClassification" in name for name in architectures):
+            raise ValueError(
+                f"The reward model in {source} is a {architectures[0]}, not a sequence-"
+                "classification model: train one with the reward method, or point to one."
+            )
+    return AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, **init)
+
+
+def load_value_model(source: str, **init: Any) -> PreTrainedModel:
+    """A value model to train, from a reward model or (with a fresh score head) from a policy."""
+    return AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, **init)
+
+
+def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that lies beside a model's weights; None for a model without a folder."""
+    source = model.config.name_or_path
+    return AutoTokenizer.from_pretrained(source) if source else None
+
+
+def check_fits(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    policy_tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Raise `ValueError` where `model` cannot score what the policy writes."""
+    if model.config.num_labels != 1:
+        raise ValueError(
+            f"The reward model has {model.config.num_labels} labels; PPO needs one, the score."
+        )
+    if tokenizer is None or tokenizer.get_vocab() == policy_tokenizer.get_vocab():
+        return
+    theirs, ours = tokenizer.get_vocab(), policy_tokenizer.get_vocab()
+    differing = sum(theirs.get(token) != number for token, number in ours.items())
+    raise ValueError(
+        f"The tokenizers of policy ({len(ours)} tokens) and reward model ({len(theirs)} tokens) "
+        f"differ in {max(differing, 1)} tokens; PPO needs a reward model of the policy's family."
+    )
+
+
+def scorer_input(
+    prompts: list[Any],
+    completions: list[Any],
+    prompt_ids: list[list[int]],
+    completion_ids: list[list[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template_kwargs: dict[str, Any],
+) -> list[list[int]]:
+    """The tokens that the reward model reads for each completion, as it read them in training.
+
+    Messages go through its chat template; plain text is the tokens as sampled, EOS included.
+    """
+    if not is_conversational({"prompt": prompts[0]}):
+        return [
+            prompt + completion
+            for prompt, completion in zip(prompt_ids, completion_ids, strict=True)
+        ]
+    conversations = [
+        {"messages": prompt + completion}
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+    texts = [
+        apply_chat_template(conversation, tokenizer, **chat_template_kwargs)["text"]
+        for conversation in conversations
+    ]
+    ids: list[list[int]] = tokenizer(text=texts, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+@torch.no_grad()
+def score(
+    scorer: nn.Module, sequences: list[list[int]], pad_token_id: int, batch_size: int, device: Any
+) -> Tensor:
+    """The score of each sequence, (B,) float32, in chunks of `batch_size`, padded to the right."""
+    scores = []
+    for start in range(0, len(sequences), batch_size):
+        chunk = sequences[start : start + batch_size]
+        width = max(map(len, chunk))
+        ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in chunk])
+        lengths = torch.tensor([len(row) for row in chunk])
+        mask = (torch.arange(width) < lengths[:, None]).long()
+        output = scorer(input_ids=ids.to(device), attention_mask=mask.to(device))
+        scores.append(output.logits[:, 0].float())
+    return torch.cat(scores)

@@ -1,0 +1,215 @@
+"""PPO on a task with a known optimum: it learns, stops, goes on, and leaves a plain model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ppo_task
+import pytest
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    Qwen2ForCausalLM,
+)
+
+from launcher.worker.ppo.trainer import PPOTrainer
+
+LEARNS: dict[str, Any] = {
+    "per_device_train_batch_size": 32,
+    "num_ppo_epochs": 2,
+    "learning_rate": 5e-3,
+    "max_steps": 70,
+}
+SEVERAL: dict[str, Any] = {
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "num_mini_batches": 2,
+    "num_ppo_epochs": 2,
+}
+"""Micro-batches, mini-batches and epochs: 4 optimizer steps a rollout of 16 completions."""
+
+
+def weights(trainer: PPOTrainer) -> dict[str, torch.Tensor]:
+    """Copies of all trained weights, the value function's included."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in trainer.model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def lora(rank: int = 8) -> LoraConfig:
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+
+
+def value_model() -> Any:
+    torch.manual_seed(11)
+    return AutoModelForSequenceClassification.from_pretrained(ppo_task.MODEL, num_labels=1)
+
+
+def test_the_reward_of_the_task_is_what_it_says() -> None:
+    ids = torch.tensor([[1, 2, *ppo_task.WANTED[:3]], [5, 6, 7, 8, ppo_task.WANTED[0]]])
+
+    scores = ppo_task.share_of_wanted_tokens()(input_ids=ids).logits[:, 0]
+
+    assert scores.tolist() == pytest.approx([0.6, 0.2], rel=0.01)
+
+
+def test_the_reward_rises_to_near_its_optimum(tmp_path: Path) -> None:
+    trainer = ppo_task.trainer(tmp_path, **LEARNS)
+
+    trainer.train()
+
+    reward = ppo_task.logged(trainer, "reward")
+    assert reward[0] < 0.15
+    assert max(reward[-5:]) > 0.5
+    assert ppo_task.logged(trainer, "kl_completion")[0] == 0.0
+    assert ppo_task.logged(trainer, "kl_completion")[-1] > 10
+    assert ppo_task.logged(trainer, "clip_ratio")[0] == 0.0
+    assert ppo_task.logged(trainer, "explained_variance")[-1] > -0.5
+
+
+def test_a_strong_kl_penalty_keeps_the_policy_at_its_reference(tmp_path: Path) -> None:
+    trainer = ppo_task.trainer(tmp_path, **LEARNS | {"kl_coef": 1.0, "max_steps": 50})
+
+    trainer.train()
+
+    assert max(ppo_task.logged(trainer, "kl_completion")) < 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "stop"),
+    [
+        (SEVERAL, 3),  # in the middle of a rollout, of an epoch and of the accumulation's data
+        (SEVERAL | {"max_steps": 16}, 14),  # in the second pass over the prompts
+        ({}, 4),  # between two rollouts
+    ],
+)
+def test_a_resumed_run_equals_one_without_a_stop(
+    tmp_path: Path, settings: dict[str, Any], stop: int
+) -> None:
+    settings = settings | {"save_strategy": "steps", "save_steps": stop}
+    whole = ppo_task.trainer(tmp_path, **settings)
+    whole.train()
+
+    resumed = ppo_task.trainer(tmp_path, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{stop}"))
+
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
+    # The prompts that the two saw are the same, and so are their losses.
+    steps = len(ppo_task.logged(resumed, "loss"))
+    assert ppo_task.logged(whole, "loss")[-steps:] == ppo_task.logged(resumed, "loss")
+
+
+def test_a_run_goes_on_with_smaller_micro_batches(tmp_path: Path) -> None:
+    settings = SEVERAL | {"save_strategy": "steps", "save_steps": 3}
+    whole = ppo_task.trainer(tmp_path, **settings)
+    whole.train()
+
+    smaller = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    resumed = ppo_task.trainer(tmp_path, **(settings | smaller))
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+
+    # Step 4 is the last one of the rollout that was saved.
+    steps = len(ppo_task.logged(resumed, "loss"))
+    expected = ppo_task.logged(whole, "loss")[-steps:][0]
+    assert ppo_task.logged(resumed, "loss")[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_saved_model_is_a_plain_causal_language_model(tmp_path: Path) -> None:
+    trainer = ppo_task.trainer(tmp_path, max_steps=2)
+    trainer.train()
+    folder = tmp_path / "final"
+    trainer.save_model(str(folder))
+
+    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+
+    assert type(model) is Qwen2ForCausalLM
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    ids = torch.tensor([[3, 4, 5]])
+    assert torch.equal(model(ids).logits, trainer.model.eval()(ids).logits)
+    saved = load_file(folder / "value_head.safetensors")
+    assert torch.equal(saved["weight"], trainer.value_function.weight)
+    assert saved["weight"].abs().sum() > 0
+
+
+def test_a_separate_value_model_is_trained_saved_and_resumed(tmp_path: Path) -> None:
+    settings = SEVERAL | {"save_strategy": "steps", "save_steps": 3, "max_steps": 6}
+    before = value_model().score.weight
+    whole = ppo_task.trainer(tmp_path, options={"value_model": value_model()}, **settings)
+    whole.train()
+    resumed = ppo_task.trainer(tmp_path, options={"value_model": value_model()}, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+
+    assert not torch.equal(whole.value_function.model.score.weight, before)
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
+    assert (tmp_path / "checkpoint-3" / "value_model.safetensors").is_file()
+
+
+def test_adapters_and_value_head_train_while_the_base_is_the_reference(tmp_path: Path) -> None:
+    settings = SEVERAL | {"save_strategy": "steps", "save_steps": 3, "max_steps": 6}
+    whole = ppo_task.trainer(tmp_path, options={"peft_config": lora()}, **settings)
+    start = weights(whole)
+    whole.train()
+    resumed = ppo_task.trainer(tmp_path, options={"peft_config": lora()}, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+
+    assert whole.ref_model is None
+    assert all("lora_" in name or "value_function" in name for name in start)
+    assert any(not torch.equal(start[name], new) for name, new in weights(whole).items())
+    assert ppo_task.logged(whole, "kl")[0] == 0.0
+    assert ppo_task.logged(whole, "kl")[-1] != 0.0
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
+
+
+def test_a_reference_may_be_given(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    other = AutoModelForCausalLM.from_pretrained(ppo_task.MODEL)
+    with torch.no_grad():
+        other.lm_head.weight.add_(torch.randn_like(other.lm_head.weight))
+    trainer = ppo_task.trainer(tmp_path, options={"ref_model": other}, max_steps=1)
+
+    trainer.train()
+
+    assert ppo_task.logged(trainer, "kl")[0] > 0.1
+
+
+def test_evaluation_scores_held_out_prompts(tmp_path: Path) -> None:
+    trainer = ppo_task.trainer(tmp_path, per_device_eval_batch_size=8, max_steps=1)
+
+    report = trainer.evaluate(trainer.train_dataset.select(range(16)))
+
+    assert 0.0 < report["eval_reward"] < 0.3
+    assert report["eval_kl"] == 0.0
+
+
+def test_a_completion_without_an_end_pays_the_penalty(tmp_path: Path) -> None:
+    objective = {}
+    for penalty in (None, 2.0):
+        trainer = ppo_task.trainer(tmp_path, missing_eos_penalty=penalty, max_steps=1)
+        trainer.train()
+        objective[penalty] = ppo_task.logged(trainer, "objective")[0]
+        unfinished = 1 - ppo_task.logged(trainer, "eos_rate")[0]
+
+    assert 0 < unfinished <= 1
+    assert objective[None] - objective[2.0] == pytest.approx(2.0 * unfinished, abs=1e-5)
+
+
+def test_a_reward_model_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    other = ppo_task.tokenizer()
+    other.add_tokens(["<another>"])
+
+    with pytest.raises(ValueError, match=r"tokenizers of policy .* differ"):
+        ppo_task.trainer(tmp_path, options={"reward_processing_class": other})
+
+
+def test_a_language_model_is_refused_as_the_reward_model(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Qwen2ForCausalLM, not a sequence-classification model"):
+        ppo_task.trainer(tmp_path, options={"reward_model": str(ppo_task.MODEL)})
