@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from launcher.recipe import paths
-from launcher.recipe.document import Node
+from launcher.recipe.document import Node, merge
 from launcher.recipe.problems import Problem
 
 
@@ -21,10 +22,17 @@ class Reading:
     paths: dict[tuple[str, int, int, str], str] = field(default_factory=dict)
     """`where` of a stated path → what it stands for, for the resolved document."""
 
-    @property
+    @cached_property
     def stages(self) -> Mapping[str, Node]:
-        stages = self.document.items.get("stages")
-        return {n: node for n, node in (stages.items if stages else {}).items() if node.items}
+        """Stage → its node, on top of what the recipe says of its method."""
+        stages, methods = self.document.get("stages"), self.document.get("methods")
+        found: dict[str, Node] = {}
+        for name, node in stages.items.items() if stages else ():
+            method = node.get("method")
+            wide = methods.get(str(method.value)) if methods and method else None
+            if node.items:
+                found[name] = merge(wide, node) if wide else node
+        return found
 
     def wrong(self, node: Node, key: str, text: str) -> None:
         """Something is wrong with a value."""

@@ -12,6 +12,9 @@ from launcher.recipe.reading import Reading
 from launcher.recipe.schema import ROLES
 from launcher.recipe.types import stage_of
 
+OWN_MODEL = "model"
+"""The reference that stands for the recipe's top-level `model`."""
+
 
 def models(reading: Reading, node: Node, at: str, method: Method) -> dict[str, str]:
     """Role → model reference, each checked; the recipe's `model` in the main role by default."""
@@ -96,6 +99,9 @@ def _reference(
     reading: Reading, node: Node, at: str, key: str, wanted: tuple[str, ...]
 ) -> str | None:
     """A model reference; a stage is checked to be there and to give one of `wanted`."""
+    own = reading.document.get("model")
+    if node.value == OWN_MODEL and own is not None:
+        node = own
     upstream = stage_of(str(node.value))
     if upstream is None:
         return reading.path(node, key, paths.model)

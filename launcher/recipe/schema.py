@@ -40,7 +40,7 @@ def _auto(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"enum": ["auto"]}], **described}
 
 
-_MODEL = "`stage:NAME`, a folder (`/…`, `./…`), or a hub name (`owner/name`)"
+_MODEL = "`stage:NAME`, a folder (`/…`, `./…`), a hub name, or `model` for the recipe's own"
 
 _DATA = _object(
     {
@@ -138,11 +138,20 @@ STAGE = _object(
     "method",
 )
 
+METHOD_WIDE = _object(
+    {key: STAGE["properties"][key] for key in ("global_batch", "train", *_SHARED)},
+)
+"""What a recipe may say of every stage of a method: a size part's learning rates, for one."""
+
 RECIPE = _object(
     {
         "launcher": {"enum": [SCHEMA_VERSION], "description": "The schema's version"},
         "name": _text("The run's name", pattern=RUN_NAME, maxLength=64),
         "model": _text("The model of every stage whose main role names none: a folder or hub name"),
+        "methods": {
+            **_object(dict.fromkeys(METHODS, METHOD_WIDE)),
+            "description": "What every stage of a method takes, unless the stage says otherwise",
+        },
         "stages": {
             "type": "object",
             "additionalProperties": STAGE,
@@ -170,6 +179,10 @@ def json_schema() -> dict[str, Any]:
         "anyOf": [name, {"type": "array", "items": name}],
         "description": "Recipes below this one, left to right: built-in names or paths",
     }
+    wide = document["properties"]["methods"]["anyOf"][0]["properties"]
+    for method in METHODS:
+        block = wide[method]["anyOf"][0]
+        block["properties"] = {**block["properties"], "train": {"$ref": f"#/$defs/{method}"}}
     stages = document["properties"]["stages"]["anyOf"][0]
     stage = stages["additionalProperties"]["anyOf"][0]
     stage["allOf"] = [
@@ -198,7 +211,7 @@ def json_schema() -> dict[str, Any]:
 
 def _open(schema: dict[str, Any]) -> dict[str, Any]:
     """`schema` with nothing required, and null beside every value of a mapping."""
-    opened = {key: value for key, value in schema.items() if key not in ("required",)}
+    opened = {key: value for key, value in schema.items() if key != "required"}
     if "properties" in schema:
         opened["properties"] = {
             key: _nullable(_open(below)) for key, below in schema["properties"].items()

@@ -15,23 +15,34 @@ _SUFFIXES = (".yaml", ".yml")
 _BUILT_IN = re.compile(r"[\w.-]+(/[\w.-]+)*")
 
 
+PARTS = ("method/", "size/", "peft/")
+"""Folders of what other recipes extend: no recipes by themselves."""
+
+
 def built_in_names() -> list[str]:
-    """The recipes that ship, by the names `load_recipe` takes, parts and joined ones alike."""
+    """The recipes that ship, by the names `load_recipe` takes."""
+    return [name for name in _shipped_names() if not name.startswith(PARTS)]
+
+
+def _shipped_names() -> list[str]:
     root = shipped("recipes")
-    return sorted(
-        path.relative_to(root).with_suffix("").as_posix() for path in root.glob("**/*.yaml")
-    )
+    found = (path.relative_to(root).as_posix() for path in root.glob("**/*.yaml"))
+    return sorted(name.removesuffix(".yaml") for name in found)
 
 
 def read_source(source: str) -> Node:
     """The merged document of a path or built-in name. Raises RecipeErrors."""
     place = Place(show(source), 0, 0, Path.cwd())
-    if source.endswith(_SUFFIXES) or Path(source).exists():
+    try:
+        is_path = source.endswith(_SUFFIXES) or Path(source).exists()
+    except (OSError, ValueError):
+        is_path = False
+    if is_path:
         return _read(Path(source), source, place, ())
     found = _built_in(source)
     if found is None:
-        known = [name for name in built_in_names() if "/" not in name or name.startswith("demo/")]
-        text = f"no built-in recipe, and no path of a .yaml file{suggest(source, known)}"
+        near = suggest(source, built_in_names())
+        text = f"no built-in recipe, and no path of a .yaml file{near}"
         raise RecipeErrors([Problem(place, "", text)])
     return _read(found, str(found), place, ())
 
@@ -58,7 +69,7 @@ def _read(path: Path, label: str, asked: Place, chain: tuple[Path, ...]) -> Node
     for parent, place in _parents(document):
         found = _parent(parent, full.parent)
         if found is None:
-            near = suggest(parent, built_in_names())
+            near = suggest(parent, _shipped_names())
             text = f"{show(parent)} is neither a file beside this one nor built in{near}"
             raise RecipeErrors([Problem(place, "extends", text)])
         below = _read(found, _label(found, full, label), place, (*chain, full))
