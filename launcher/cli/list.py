@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,7 +16,7 @@ def command(runs: Path, as_json: bool) -> None:
     """List the runs, the newest last."""
     from launcher.run import act, folder
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for run in folder.every(runs):
         plan = folder.load_plan(run)
         state = act.look(run, plan)

@@ -17,7 +17,7 @@ BAR = 40
 def show(plan: Plan, runs: Path, *, show_sbatch: bool, explain: bool, as_json: bool) -> None:
     """Print the plan in the form that was asked for."""
     if as_json:
-        scripts = {name: text for name, text in _scripts(plan, runs)} if show_sbatch else {}
+        scripts = dict(_scripts(plan, runs)) if show_sbatch else {}
         output.data("plan", {"plan": plan, "sbatch": scripts})
         return
     output.text(render(plan))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,16 @@ def prepare(source: str, overrides: Sequence[str], cluster: str | None) -> Prepa
     """Read, check and plan. Warnings go to stderr. Raises UsageError, DoesNotFit."""
     if source.endswith(".json"):
         return _stored(Path(source), overrides)
-    from launcher.models.find import ShapeFinder
+    from launcher.models.find import hub_cache, shape_of
     from launcher.plan.make import make_plan
-    from launcher.recipe import load_recipe, trl_version
+    from launcher.recipe.fields import trl_version
+    from launcher.recipe.load import load_recipe
 
     recipe = load_recipe(source, overrides)
     for warning in recipe.warnings:
         output.note(f"warning: {warning}")
-    plan = make_plan(recipe, settings.cluster(cluster), ShapeFinder(), trl_version())
+    shapes = partial(shape_of, cache=hub_cache(os.environ, Path.home()))
+    plan = make_plan(recipe, settings.cluster(cluster), shapes, trl_version=trl_version())
     return Prepared(plan, recipe.resolved)
 
 

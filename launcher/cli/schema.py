@@ -10,6 +10,6 @@ from launcher.cli import output
 @click.command()
 def command() -> None:
     """Print the JSON Schema of recipes, for editors."""
-    from launcher.recipe import json_schema
+    from launcher.recipe.schema import json_schema
 
     output.text(json.dumps(json_schema(), indent=1))

@@ -13,7 +13,7 @@ def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check RECIPE and print it whole, with what it extends and the overrides applied."""
     import yaml
 
-    from launcher.recipe import load_recipe
+    from launcher.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)
     for warning in loaded.warnings:

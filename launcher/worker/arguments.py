@@ -23,7 +23,7 @@ def keywords(context: Context) -> dict[str, Any]:
         "per_device_train_batch_size": plan.micro_batch,
         "per_device_eval_batch_size": plan.micro_batch,
         "gradient_accumulation_steps": plan.accumulation,
-        "gradient_checkpointing": plan.gradient_checkpointing,
+        "activation_checkpointing": plan.gradient_checkpointing,
         "bf16": stage.dtype == "bfloat16",
         "fp16": stage.dtype == "float16",
         "seed": stage.seed,
@@ -32,7 +32,7 @@ def keywords(context: Context) -> dict[str, Any]:
         "disable_tqdm": True,
     }
     if plan.gradient_checkpointing:
-        values["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
+        values["activation_checkpointing_kwargs"] = {"use_reentrant": False}
     if plan.deepspeed is not None:
         values["deepspeed"] = str(context.paths.deepspeed)
     elif context.world > 1:

@@ -46,6 +46,8 @@ class _Report(TrainerCallback):
             return
         self._loss = logs.get("loss", self._loss)
         self._reward = logs.get("reward", self._reward)
+        figures = (f"{k} {v:.4g}" for k, v in logs.items() if isinstance(v, int | float))
+        print(f"step {state.global_step}/{state.max_steps}: {', '.join(figures)}", flush=True)
         line = json.dumps({"step": state.global_step, "time": time.time(), **logs})
         descriptor = os.open(
             self._context.paths.metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND, files.PRIVATE_FILE

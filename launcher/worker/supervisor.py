@@ -116,12 +116,16 @@ def _refusal(paths: RunPaths, stage: str, token: str) -> _Refusal | None:
 
 
 def _environment(plan: StagePlan) -> Mapping[str, str]:
-    threads = str(max(1, plan.allocation.cpus_per_task))
+    # No more threads than cores that this task may use: a development cluster declares more.
+    threads = str(max(1, min(plan.allocation.cpus_per_task, len(os.sched_getaffinity(0)))))
     return {
         **os.environ,
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
+        # Bars that rewrite their line make a log file unreadable; progress has a file of its own.
+        "TQDM_DISABLE": "1",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
     }
 
 
