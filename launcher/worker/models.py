@@ -51,11 +51,19 @@ def weights_dtype(context: Context) -> Any:
 
 def causal(context: Context, folder: str, dtype: Any = None) -> Any:
     """A causal language model. Raises UsageError for a reward model's folder."""
+    return load_causal(folder, dtype or weights_dtype(context))
+
+
+def load_causal(folder: str, dtype: Any) -> Any:
+    """The causal language model in `folder` (or an adapter on its base), in a torch dtype.
+
+    Raises UsageError for a reward model's folder.
+    """
     from transformers import AutoModelForCausalLM
 
     if _is_classifier(folder):
         raise UsageError(f"{folder} is a reward model, where a policy is needed")
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or weights_dtype(context))
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
 
 
 def new_reward_model(context: Context, folder: str, pad: int) -> Any:
@@ -64,18 +72,23 @@ def new_reward_model(context: Context, folder: str, pad: int) -> Any:
 
 
 def trained_reward_model(context: Context, folder: str, pad: int) -> Any:
-    """A reward model that was trained as one, in the stage's dtype. Raises UsageError.
+    """A reward model that was trained as one, in the stage's dtype. Raises UsageError."""
+    import torch
+
+    return load_reward_model(folder, getattr(torch, context.stage.dtype), pad)
+
+
+def load_reward_model(folder: str, dtype: Any, pad: int) -> Any:
+    """The trained reward model in `folder`, in a torch dtype. Raises UsageError.
 
     A policy's folder would load too, with a head of random weights.
     """
-    import torch
-
     if not _is_classifier(folder):
         raise UsageError(
             f"{folder} is not a reward model: its config.json names no sequence classifier",
             hint="refer to a stage of method `reward`, or to a folder that holds a reward model",
         )
-    model = _classifier(folder, getattr(torch, context.stage.dtype), pad)
+    model = _classifier(folder, dtype, pad)
     if model.config.num_labels != 1:
         raise UsageError(
             f"the reward model {folder} has {model.config.num_labels} labels; it needs one"
@@ -92,10 +105,12 @@ def _classifier(folder: str, dtype: Any, pad: int) -> Any:
 
 
 def _is_classifier(folder: str) -> bool:
-    config = Path(folder) / "config.json"
-    if not config.is_file():
-        return False
-    architectures = json.loads(config.read_text()).get("architectures") or []
+    from transformers import AutoConfig
+
+    adapter = Path(folder) / "adapter_config.json"
+    if adapter.is_file():
+        return bool(json.loads(adapter.read_text()).get("task_type") == "SEQ_CLS")
+    architectures = AutoConfig.from_pretrained(folder).architectures or []
     return any(name.endswith("ForSequenceClassification") for name in architectures)
 
 

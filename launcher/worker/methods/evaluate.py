@@ -1,0 +1,65 @@
+"""Candidates side by side on held-out prompts; the result is `evaluation.json`."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from launcher.records import evaluation
+from launcher.worker import data, models
+from launcher.worker.context import Context
+from launcher.worker.evaluate.config import EvaluateConfig
+from launcher.worker.finish import Finished
+from launcher.worker.stop import Stop
+
+
+def run(context: Context, stop: Stop) -> Finished:
+    import torch
+
+    from launcher.worker.evaluate.evaluate import evaluate
+
+    stage = context.stage
+    config = EvaluateConfig(**stage.train)
+    tokenizer = models.tokenizer(context)
+    # What a recipe names as the stage's data is held out here: nothing trains on it.
+    rows = data.evaluation_set(context, tokenizer) or data.training_set(context, tokenizer)
+    reward_model = context.model("reward_model")
+    assert stage.baseline is not None and reward_model is not None  # the recipe's checks see to it
+    if context.world > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo" if context.on_cpu else "nccl")
+    device = "cpu" if context.on_cpu else f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    context.enter("evaluate")
+    began = time.time()
+    result = evaluate(
+        {label: context.folder_of(model) for label, model in stage.candidates.items()},
+        baseline=stage.baseline,
+        reward_model=reward_model,
+        reference=context.model("reference"),
+        rows=rows.to_list(),
+        scores={label: _snapshot_of(context, function) for label, function in stage.scores.items()},
+        config=config,
+        tokenizer=tokenizer,
+        dtype=getattr(torch, stage.dtype),
+        device=device,
+        batch_size=context.stage_plan.micro_batch,
+        seed=stage.seed,
+        on_progress=lambda done, total: context.report("evaluate", done, total),
+    )
+    if context.is_main:
+        evaluation.write(context.paths, result)
+    metrics = {
+        f"{candidate.label}/{measure}": interval.mean
+        for candidate in result.candidates
+        for measure, interval in candidate.measures.items()
+    }
+    return Finished(
+        metrics=metrics,
+        roots=[context.paths.evaluation],
+        seconds={"evaluate": time.time() - began},
+    )
+
+
+def _snapshot_of(context: Context, function: str) -> str:
+    """`/abs/file.py:name` with the run's copy of the file, made when the run was submitted."""
+    path, _, name = function.rpartition(":")
+    return f"{context.run.user_file(path)}:{name}"
