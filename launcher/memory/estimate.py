@@ -41,9 +41,11 @@ def estimate(stage: Stage, shapes: Mapping[str, ModelShape], settings: Settings)
         for phase in phases
     )
     offloaded = sum(each.host for each in held.values())
-    host = offloaded + _loading(models, stage, settings) + HOST_BASE[settings.device]
+    host = offloaded + HOST_BASE[settings.device]
     if settings.device == "cpu":
         host += max(phase.total for phase in phases)
+    else:
+        host += _loading(models, stage, settings)
     return MemoryEstimate(phases, host)
 
 

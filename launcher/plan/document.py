@@ -37,7 +37,7 @@ def plan_from_json(text: str) -> Plan:
     """
     try:
         raw = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UsageError(f"the plan is not JSON: {error}", hint=_WAY_OUT) from error
     if not isinstance(raw, dict) or "schema_version" not in raw:
         raise UsageError("the plan has no `schema_version`: it is no plan", hint=_WAY_OUT)

@@ -56,17 +56,26 @@ def spell(settings: Settings) -> str:
 
 
 def shortfall(misfit: Misfit) -> str:
-    """`needs 61.2 GiB a GPU at least, 36.0 usable`."""
-    a, b = misfit.needs / GIB, misfit.usable / GIB
-    each = "a GPU" if misfit.what == "GPU" else "of host memory a node"
-    return f"needs {a:.1f} GiB {each} at least ({spell(misfit.settings)}), {b:.1f} usable"
+    """`needs 61.2 GiB a GPU at least (ZeRO 3, …), 36.0 usable`."""
+    short = []
+    if misfit.on_gpu:
+        short.append((misfit.needs, "a GPU", misfit.usable))
+    if misfit.on_host:
+        short.append((misfit.host_needs, "of host memory a node", misfit.host_usable))
+    return " and ".join(
+        f"needs {needs / GIB:.1f} GiB {each} at least ({spell(misfit.settings)}),"
+        f" {usable / GIB:.1f} usable"
+        for needs, each, usable in short
+    )
 
 
 def does_not_fit(search: Search, misfits: Sequence[Misfit]) -> DoesNotFit:
     """The error that names the closest allocation and the smallest thing that would do."""
     closest = min(misfits, key=lambda each: each.excess)
     stage = search.stage
-    ways = [way for way in (_more_nodes(search, misfits), _larger_gpu(closest)) if way]
+    more = _more_nodes(search, misfits)
+    ways = [more] if more else []
+    ways.append(_larger(closest))
     if stage.peft is None and stage.method != "evaluate":
         adapter = Search(replace(stage, peft=Peft()), search.shapes, search.cluster, search.bases)
         found = [adapter.on(each.layout) for each in misfits]
@@ -77,7 +86,7 @@ def does_not_fit(search: Search, misfits: Sequence[Misfit]) -> DoesNotFit:
     return DoesNotFit(
         f"stages.{stage.name}: {pinned}no allocation of cluster {search.cluster.name} holds"
         f" {stage.method}; the closest, {closest.layout}, {shortfall(closest)}",
-        hint=("the smallest that would: " + "; or ".join(ways)) if ways else None,
+        hint="the smallest that would: " + "; or ".join(ways),
     )
 
 
@@ -138,9 +147,12 @@ def _more_nodes(search: Search, misfits: Sequence[Misfit]) -> str | None:
     return min(found)[1] if found else None
 
 
-def _larger_gpu(closest: Misfit) -> str | None:
-    if closest.what != "GPU":
-        layout = closest.layout
-        return f"{layout} with {closest.needs / GIB:.0f} GiB of host memory a node"
-    memory = closest.needs / GIB / (1 - MARGIN)
-    return f"{closest.layout.processes} GPUs of {math.ceil(memory)} GiB"
+def _larger(closest: Misfit) -> str:
+    """The closest allocation with as much memory as it lacks."""
+    layout, words = closest.layout, []
+    words.append(f"{layout.processes} GPUs" if layout.on_gpus else str(layout))
+    if closest.on_gpu:
+        words.append(f"of {math.ceil(closest.needs / GIB / (1 - MARGIN))} GiB")
+    if closest.on_host:
+        words.append(f"with {math.ceil(closest.host_needs / GIB)} GiB of host memory a node")
+    return " ".join(words)

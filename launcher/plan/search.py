@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from launcher.cluster.types import Cluster
 from launcher.memory.estimate import estimate
@@ -38,18 +38,30 @@ class Choice:
 
 @dataclass(frozen=True)
 class Misfit:
-    """A layout that nothing fits: what it needs at least, and what it has (bytes)."""
+    """A layout that nothing fits, by the settings that come nearest: bytes a GPU, and a node."""
 
     layout: Layout
     settings: Settings
     needs: int
     usable: int
-    what: Literal["GPU", "host"]
+    host_needs: int
+    host_usable: int
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether GPU memory is short."""
+        return self.layout.on_gpus and self.needs > self.usable
+
+    @property
+    def on_host(self) -> bool:
+        """Whether host memory is short."""
+        return self.host_needs > self.host_usable
 
     @property
     def excess(self) -> float:
-        """Needs over what is usable, above 1."""
-        return self.needs / max(1, self.usable)
+        """Needs over what is usable, of what is shortest: above 1."""
+        host = self.host_needs / max(1, self.host_usable)
+        return max(host, self.needs / max(1, self.usable)) if self.layout.on_gpus else host
 
 
 @dataclass
@@ -80,7 +92,7 @@ class Search:
             self._best[key] = self._search(layout, usable, host)
         found = self._best[key]
         if isinstance(found, Misfit):
-            return Misfit(layout, found.settings, found.needs, found.usable, found.what)
+            return replace(found, layout=layout)
         price = self._price(layout)
         cost = score(layout.processes, price, self._time(found.settings))
         return Choice(layout, found.settings, found.estimate, cost)
@@ -187,14 +199,10 @@ class Search:
 
     def _misfit(self, layout: Layout, settings: Settings, usable: int, host: int) -> Misfit | None:
         found = self.estimate(settings)
-        needs = found.peak.total
-        if layout.on_gpus and needs > usable:
-            return Misfit(layout, settings, needs, usable, "GPU")
-        on_node = host_bytes(found, layout.per_node)
         # With stand-in GPUs too: their host memory is what the profile says of the node.
-        if on_node > host:
-            return Misfit(layout, settings, on_node, host, "host")
-        return None
+        on_node = host_bytes(found, layout.per_node)
+        misfit = Misfit(layout, settings, found.peak.total, usable, on_node, host)
+        return misfit if misfit.on_gpu or misfit.on_host else None
 
     def _time(self, settings: Settings) -> float:
         if settings not in self._hours:

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.errors import UsageError
+from launcher.models.find import hub_cache, shape_of
+from launcher.models.read import read_shape
+from launcher.models.table import rows, table
+
+QWEN = {
+    "model_type": "qwen2",
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "max_position_embeddings": 32768,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: str(next(iter(row["names"]))))
+def test_a_shape_of_the_table_has_the_published_number_of_parameters(row: dict[str, Any]) -> None:
+    assert {table()[name].parameters for name in row["names"]} == {row["parameters"]}
+
+
+def test_names_of_the_table_are_unlike_each_other_in_any_case() -> None:
+    names = [name.lower() for row in rows() for name in row["names"]]
+    assert len(names) == len(set(names))
+
+
+def test_a_config_and_the_table_give_the_same_sizes() -> None:
+    read, known = read_shape(QWEN), table()["Qwen/Qwen2.5-0.5B"]
+    assert read.parameters == known.parameters == 494_032_768
+    assert read.head_dim == 64
+    assert read.max_positions == 32768
+    assert read.source == "config.json"
+
+
+def test_a_head_size_of_its_own_is_read() -> None:
+    config = QWEN | {"model_type": "qwen3", "head_dim": 128}
+    assert read_shape(config).head_dim == 128
+    assert read_shape(config).qk_norm
+
+
+@pytest.mark.parametrize("left_out", ["hidden_size", "num_hidden_layers", "vocab_size"])
+def test_a_missing_size_is_named_and_not_guessed(left_out: str) -> None:
+    config = {key: value for key, value in QWEN.items() if key != left_out}
+    with pytest.raises(UsageError, match=left_out):
+        read_shape(config, name="mine-7b")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        QWEN | {"num_experts": 60},
+        {"model_type": "gemma3", "text_config": QWEN},
+        QWEN | {"is_encoder_decoder": True},
+        QWEN | {"hidden_size": True},
+        QWEN | {"hidden_size": "896"},
+    ],
+)
+def test_what_is_not_one_dense_decoder_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        read_shape(config)
+
+
+def test_a_folder_is_read_before_the_table(tmp_path: Path) -> None:
+    folder = tmp_path / "it's a model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(QWEN | {"num_hidden_layers": 2}))
+    assert shape_of(str(folder)).layers == 2
+
+
+def test_a_folder_with_an_adapter_has_the_shape_of_its_base(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": "Qwen/Qwen2.5-7B"})
+    )
+    assert shape_of(str(tmp_path)).parameters == 7_615_616_512
+
+
+def test_an_adapter_that_names_itself_as_its_base_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": str(tmp_path)})
+    )
+    with pytest.raises(UsageError, match=r"no config\.json"):
+        shape_of(str(tmp_path))
+
+
+def test_the_hub_cache_is_read_at_the_revision_of_main(tmp_path: Path) -> None:
+    repository = tmp_path / "models--Qwen--Qwen2.5-7B"
+    for revision, layers in (("aaa", 1), ("bbb", 3)):
+        snapshot = repository / "snapshots" / revision
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text(json.dumps(QWEN | {"num_hidden_layers": layers}))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("bbb\n")
+    shape = shape_of("Qwen/Qwen2.5-7B", cache=tmp_path)
+    assert (shape.layers, shape.source) == (3, "hub cache")
+
+
+def test_without_the_model_in_the_cache_the_table_is_asked(tmp_path: Path) -> None:
+    assert shape_of("qwen/qwen2.5-7b", cache=tmp_path).source == "table"
+
+
+def test_an_unknown_model_is_refused_with_the_way_out() -> None:
+    with pytest.raises(UsageError) as caught:
+        shape_of("Qwen/Qwen2.5-7B-Instrct")
+    assert caught.value.hint is not None
+    assert "did you mean Qwen/Qwen2.5-7B-Instruct?" in caught.value.hint
+    with pytest.raises(UsageError):
+        shape_of("somebody/secret-7b")
+
+
+def test_a_config_that_is_no_json_is_refused_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UsageError, match=r"config\.json cannot be read"):
+        shape_of(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("environment", "root"),
+    [
+        ({}, "/home/me/.cache/huggingface/hub"),
+        ({"HF_HOME": "/scratch/hf"}, "/scratch/hf/hub"),
+        ({"HF_HOME": "/scratch/hf", "HF_HUB_CACHE": "/fast"}, "/fast"),
+        ({"XDG_CACHE_HOME": "/caches"}, "/caches/huggingface/hub"),
+    ],
+)
+def test_the_root_of_the_cache_follows_the_environment(
+    environment: dict[str, str], root: str
+) -> None:
+    assert hub_cache(environment, Path("/home/me")) == Path(root)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from planning import (
+    EIGHTY,
+    FORTY,
+    LAPTOP,
+    MIXED,
+    chain,
+    cluster,
+    partition,
+    pinned,
+    plan,
+    plan_one,
+    recipe,
+    stage,
+)
+
+from launcher.errors import DoesNotFit, UsageError
+
+
+@pytest.mark.parametrize(
+    ("pins", "place", "way_out"),
+    [
+        ({"partition": "fourty"}, "stages.sft.resources.partition", "did you mean forty?"),
+        ({"gpu": "h10"}, "stages.sft.resources.gpu", "did you mean h100?"),
+        ({"gpu": "v100"}, "stages.sft.resources: cluster lab has no GPUs of type v100", ""),
+        ({"gpus": 64}, "64 GPUs", ""),
+        ({"nodes": 5}, "5 nodes", ""),
+        ({"gpus": 8, "nodes": 3}, "8 GPUs on 3 nodes", ""),
+        ({"zero_stage": 4}, "stages.sft.resources.zero_stage", ""),
+        ({"offload": "all", "zero_stage": 2}, "stages.sft.resources.offload", "zero_stage: 3"),
+        ({"offload": "optimizer", "zero_stage": 0}, "stages.sft.resources.offload", ""),
+        ({"time_minutes": 2000}, "stages.sft.resources.time", ""),
+        ({"gpus": 24}, "stages.sft.global_batch: 64 is not divisible by 24", "48 or 72"),
+        ({"gpus": 8, "micro_batch": 3}, "stages.sft.global_batch", "48 or 72"),
+        ({"cpus_per_task": 100}, "100 CPUs", ""),
+        ({"host_memory_gib": 2000.0}, "stages.sft.resources.host_memory", ""),
+    ],
+)
+def test_a_pin_that_the_cluster_cannot_keep_is_refused_with_its_place(
+    pins: dict[str, Any], place: str, way_out: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan_one(stage(resources=pinned(**pins)))
+    assert place in caught.value.message
+    assert way_out in (caught.value.hint or "")
+
+
+def test_bfloat16_is_refused_on_a_gpu_without_it() -> None:
+    volta = cluster(partition("volta", "v100"))
+    with pytest.raises(UsageError, match=r"stages\.sft\.dtype: GPU type v100") as caught:
+        plan_one(stage(model="Qwen/Qwen2.5-0.5B"), volta)
+    assert "float16" in (caught.value.hint or "")
+    half = plan_one(stage(model="Qwen/Qwen2.5-0.5B", dtype="float16"), volta)
+    assert half.allocation.gpu == "v100"
+
+
+def test_a_gpu_type_of_unknown_memory_is_refused_with_the_way_out() -> None:
+    unknown = partition("new", "mystery")
+    with pytest.raises(UsageError, match="memory of GPU type mystery is not known") as caught:
+        plan_one(stage(), cluster(unknown))
+    assert "memory_gib" in (caught.value.hint or "")
+    beside = plan_one(stage(), cluster(unknown, FORTY))
+    assert beside.allocation.gpu == "a100_40gb"
+    assert any("mystery" in line.what for line in beside.rejected)
+
+
+def test_when_nothing_fits_the_smallest_thing_that_would_is_named() -> None:
+    with pytest.raises(DoesNotFit) as caught:
+        plan_one(stage(model="meta-llama/Llama-3.1-405B"))
+    assert "stages.sft" in caught.value.message
+    assert "GiB a GPU" in caught.value.message
+    assert "GPUs of " in (caught.value.hint or "")
+
+
+def test_more_nodes_that_are_named_do_fit() -> None:
+    one_node = cluster(replace(FORTY, groups=(replace(FORTY.groups[0], nodes=1),)))
+    big = stage(model="Qwen/Qwen2.5-72B")
+    with pytest.raises(DoesNotFit) as caught:
+        plan_one(big, one_node)
+    named = int((caught.value.hint or "").split(": ")[1].split(" nodes")[0])
+    enough = cluster(replace(FORTY, groups=(replace(FORTY.groups[0], nodes=named),)))
+    assert plan_one(big, enough).allocation.nodes == named
+    fewer = cluster(replace(FORTY, groups=(replace(FORTY.groups[0], nodes=named - 1),)))
+    with pytest.raises(DoesNotFit):
+        plan_one(big, fewer)
+
+
+def test_an_adapter_is_offered_where_it_would_fit() -> None:
+    with pytest.raises(DoesNotFit) as caught:
+        plan_one(stage(resources=pinned(gpus=1, offload="none")), cluster(FORTY))
+    assert "an adapter (`peft`) on 1 × a100_40gb" in (caught.value.hint or "")
+
+
+def test_a_cpu_partition_of_a_gpu_cluster_is_not_used() -> None:
+    with pytest.raises(UsageError, match="has no GPUs"):
+        plan_one(stage(), cluster(partition("cpus", None)))
+
+
+def test_an_unknown_model_is_refused_at_its_key() -> None:
+    with pytest.raises(UsageError, match=r"stages\.sft\.model: the sizes of model `nobody/7b`"):
+        plan_one(stage(model="nobody/7b"))
+
+
+def test_an_unknown_stage_and_an_unknown_method_are_refused() -> None:
+    lost = replace(stage(), models={"model": "stage:gone"})
+    with pytest.raises(UsageError, match="there is no stage `gone`"):
+        plan_one(lost)
+    with pytest.raises(UsageError, match="no method `stf`") as caught:
+        plan(recipe(replace(stage(), method="stf")))
+    assert caught.value.hint == "did you mean sft?"
+
+
+def test_a_report_is_no_model() -> None:
+    whole = chain("Qwen/Qwen2.5-0.5B")
+    wrong = replace(stage(), name="again", models={"model": "stage:eval"})
+    with pytest.raises(UsageError, match="makes no model"):
+        plan(recipe(*whole.stages, wrong))
+
+
+def test_evaluation_refuses_what_only_training_has() -> None:
+    for pins in ({"zero_stage": 2}, {"offload": "optimizer"}):
+        with pytest.raises(UsageError, match=r"stages\.evaluate\.resources"):
+            plan_one(stage("evaluate", resources=pinned(**pins)))
+
+
+def test_more_processes_than_cpu_nodes_are_refused() -> None:
+    with pytest.raises(UsageError, match="2 nodes"):
+        plan_one(stage(model="tiny", resources=pinned(nodes=2)), LAPTOP)
+
+
+def test_a_stage_pinned_to_a_partition_looks_nowhere_else() -> None:
+    each = plan_one(stage(resources=pinned(partition="eighty")), MIXED)
+    assert each.allocation.partition == EIGHTY.name
