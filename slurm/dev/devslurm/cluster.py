@@ -15,10 +15,11 @@ from devslurm.state import Running
 
 Say = Callable[[str], None]
 
-# The order in which daemons end, and the seconds that each has for it.
+# The order in which daemons end, and the seconds that each has for it. A slurmd has nothing to
+# save, and waits for jobs that ignore SIGTERM.
 _ENDING = (
     (("slurmctld",), 10.0),
-    (NODES, 5.0),
+    (NODES, 1.0),
     (("slurmdbd",), 10.0),
     (("mariadbd",), 30.0),
     (("munged",), 5.0),
