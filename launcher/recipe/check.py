@@ -23,6 +23,7 @@ _WORDS = {
     "array": "a list",
     "null": "null",
 }
+_MANY = 12
 _YES_NO = {"yes", "no", "on", "off", "y", "n"}
 
 
@@ -120,9 +121,8 @@ def _is(value: object, kind: str) -> bool:
 
 def _within(value: object, schema: Mapping[str, Any]) -> bool:
     if isinstance(value, str):
-        return (
-            schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", 2**20)
-            and re.search(schema.get("pattern", ""), value) is not None
+        return schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", 2**20) and (
+            "pattern" not in schema or re.fullmatch(schema["pattern"], value) is not None
         )
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return True
@@ -136,6 +136,8 @@ def _within(value: object, schema: Mapping[str, Any]) -> bool:
 
 
 def _complaint(value: object, schema: Mapping[str, Any]) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"got {show(value)}, expected a finite number"
     text = f"got {show(value)}, expected {expected(schema)}"
     if isinstance(value, str):
         allowed = [str(choice) for choice in _choices(schema) if isinstance(choice, str)]
@@ -163,24 +165,27 @@ def expected(schema: Mapping[str, Any]) -> str:
         return " or ".join(dict.fromkeys(expected(branch) for branch in schema["anyOf"]))
     if "enum" in schema:
         choices = [show(choice).strip("'") for choice in schema["enum"]]
+        if len(choices) > _MANY:
+            choices[_MANY:] = ["…"]
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    if "x-expected" in schema:
+        return str(schema["x-expected"])
     kinds = schema.get("type", ())
-    words = [_WORDS[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds)]
-    text = " or ".join(words)
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    text = " or ".join(_WORDS[kind] + _bounds(kind, schema) for kind in kinds)
     if "pattern" in schema:
         return f"{text} of letters, digits, -, _ and single dots, up to {schema['maxLength']}"
     if "minLength" in schema:
         return f"{text}, not empty" if schema.get("maxLength", 0) else text
-    if not any("number" in word for word in words):
-        return text
-    bounds = [
-        f"{word} {schema[key]}"
-        for key, word in (
-            ("exclusiveMinimum", "above"),
-            ("minimum", "from"),
-            ("exclusiveMaximum", "below"),
-            ("maximum", "up to"),
-        )
-        if key in schema
-    ]
-    return f"{text} {' '.join(bounds)}" if bounds else f"{text}"
+    return text
+
+
+def _bounds(kind: str, schema: Mapping[str, Any]) -> str:
+    words = (
+        ("exclusiveMinimum", "above"),
+        ("minimum", "from"),
+        ("exclusiveMaximum", "below"),
+        ("maximum", "up to"),
+    )
+    bounds = "".join(f" {word} {schema[key]}" for key, word in words if key in schema)
+    return bounds if kind in ("integer", "number") else ""

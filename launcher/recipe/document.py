@@ -27,8 +27,8 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULL = re.compile(r"null|Null|NULL|~|")
 _TRUE = re.compile(r"true|True|TRUE")
 _FALSE = re.compile(r"false|False|FALSE")
-_INT = re.compile(r"[-+]?[0-9]{1,40}")
-_BASED = re.compile(r"0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}")
+_INT = re.compile(r"[-+]?[0-9]{1,400}")
+_BASED = re.compile(r"0o[0-7]{1,400}|0x[0-9a-fA-F]{1,400}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
@@ -94,11 +94,14 @@ def parse(data: bytes, file: str, folder: Path, *, argument: bool = False) -> No
     try:
         return composer.document()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark = error.problem_mark
+        if error.context_mark and (mark is None or "end of stream" in (error.problem or "")):
+            mark = error.context_mark  # what was left open, rather than the end of the file
         place = composer.place(mark) if mark else whole
         detail = " ".join(part for part in (error.context, error.problem) if part)
-        detail = re.sub(r" at line \d+, column \d+", "", detail)
-        hint = "; indent with spaces" if "\\t" in detail or "tab" in detail else ""
+        lines = text.split("\n")[mark.line : mark.line + 1] if mark else []
+        tab = mark is not None and bool(lines) and lines[0][mark.column : mark.column + 1] == "\t"
+        hint = "; indent with spaces, not with tabs" if tab else ""
         raise RecipeErrors([Problem(place, "", f"not YAML: {detail}{hint}")]) from None
     except yaml.YAMLError as error:
         position = getattr(error, "position", None)

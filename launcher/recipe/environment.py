@@ -26,6 +26,6 @@ def refusal(name: str) -> str | None:
         return "it changes what code runs; put it into the cluster profile's `setup`"
     if _OWNED.fullmatch(name.upper()):
         return "the launcher and Slurm set it for each task"
-    if _SECRET.fullmatch(name) and name != "TOKENIZERS_PARALLELISM":
+    if _SECRET.fullmatch(name):
         return "a recipe is no place for a secret; log in on the cluster (`hf auth login`)"
     return None

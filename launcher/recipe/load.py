@@ -29,7 +29,7 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
     _strings(document, "", problems)
     checked = check(document, RECIPE, "", problems)
     if checked is None:
-        raise RecipeErrors(problems)
+        raise RecipeErrors(_in_file_order(problems))
     reading = Reading(checked, problems)
     stages = {name: stage for name in reading.stages if (stage := read_stage(reading, name))}
     order, cycle = in_order({name: stage.needs for name, stage in stages.items()})
@@ -38,7 +38,7 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
         text = f"stages wait for each other: {' → '.join(cycle)}"
         problems.append(Problem(first.key_place, f"stages.{cycle[0]}", text))
     if problems:
-        raise RecipeErrors(sorted(problems, key=lambda problem: problem.place.line))
+        raise RecipeErrors(_in_file_order(problems))
     name = checked.items["name"].value
     return Recipe(
         name=str(name),
@@ -46,6 +46,11 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
         resolved=_resolved(checked, reading.paths),
         warnings=tuple(dict.fromkeys(reading.warnings)),
     )
+
+
+def _in_file_order(problems: list[Problem]) -> list[Problem]:
+    files = list(dict.fromkeys(problem.place.file for problem in problems))
+    return sorted(problems, key=lambda p: (files.index(p.place.file), p.place.line, p.place.column))
 
 
 def _strings(node: Node, path: str, problems: list[Problem]) -> None:

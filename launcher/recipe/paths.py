@@ -41,7 +41,7 @@ def model(node: Node) -> str:
     """A hub name, or the absolute folder of a model that is there. Raises BadPath."""
     text = str(node.value)
     if not _local(text):
-        if not re.search(HUB_NAME, text) or len(text) > 96 or "--" in text:
+        if not re.fullmatch(HUB_NAME, text) or len(text) > 96 or "--" in text:
             raise BadPath(
                 f"{show(text)} is no hub name (owner/name); a folder starts with / or ./, "
                 "a stage with stage:"
@@ -70,7 +70,7 @@ def data(node: Node) -> str:
     """A hub name, or the absolute path of data that is there. Raises BadPath."""
     text = str(node.value)
     if not _local(text) and not text.endswith(DATA_SUFFIXES):
-        if not re.search(HUB_NAME, text) or len(text) > 96:
+        if not re.fullmatch(HUB_NAME, text) or len(text) > 96:
             raise BadPath(
                 f"{show(text)} is no hub name (owner/name); a folder starts with / or ./, "
                 f"a file ends in {', '.join(DATA_SUFFIXES)}"

@@ -73,7 +73,8 @@ def show(value: object) -> str:
 
 def join(path: str, key: str) -> str:
     """The dotted path of `key` under `path`, printable."""
-    shown = key if re.fullmatch(r"[\w./-]{1,60}", key) else show(key)
+    plain = re.fullmatch(r"[\w./-]{1,60}", key) and not has_secret(key)
+    shown = key if plain else show(key)
     return f"{path}.{shown}" if path else shown
 
 

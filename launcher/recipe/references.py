@@ -109,7 +109,11 @@ def _reference(
         return None
     given = _result(reading.stages[upstream])
     if given is not None and given not in wanted:
-        fitting = [n for n, stage in reading.stages.items() if _result(stage) in wanted]
+        fitting = [
+            name
+            for name, stage in reading.stages.items()
+            if _result(stage) in wanted and at != f"stages.{name}"
+        ]
         there = f"; there is {', '.join(f'stage:{name}' for name in fitting)}" if fitting else ""
         kinds = " or ".join(_words(kind) for kind in wanted)
         text = f"stage {upstream} gives a {_words(given)}, not a {kinds}{there}"

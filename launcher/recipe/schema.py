@@ -82,7 +82,7 @@ _RESOURCES = _object(
         "gpus": _auto(_count("GPUs over all nodes (processes, on a CPU-only machine)")),
         "nodes": _auto(_count("Nodes")),
         "partition": _auto(_text("A partition", pattern=RUN_NAME, maxLength=64)),
-        "time": _auto(_text(TIME_HELP)),
+        "time": _auto(_text("Time limit", **{"x-expected": TIME_HELP})),
         "zero_stage": _auto({"enum": [0, 1, 2, 3], "description": "DeepSpeed's ZeRO stage"}),
         "offload": _auto(
             {"enum": ["none", "optimizer", "all"], "description": "What moves to host memory"}
@@ -92,13 +92,13 @@ _RESOURCES = _object(
             {"type": "boolean", "description": "Recompute activations in the backward pass"}
         ),
         "cpus_per_task": _auto(_count("CPUs a GPU")),
-        "host_memory": _auto(_text(MEMORY_HELP)),
+        "host_memory": _auto(_text("Host memory a node", **{"x-expected": MEMORY_HELP})),
     }
 )
 
 _ENV = {
     "type": "object",
-    "additionalProperties": {"type": ["string", "integer", "number"], "maxLength": 4096},
+    "additionalProperties": {"type": ["string", "number"], "maxLength": 4096},
     "description": "Variables of the training process",
 }
 

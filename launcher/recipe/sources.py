@@ -51,7 +51,10 @@ def _built_in(name: str) -> Path | None:
     if not _BUILT_IN.fullmatch(name) or ".." in name.split("/"):
         return None
     path = shipped("recipes") / f"{name}.yaml"
-    return path if path.is_file() else None
+    try:
+        return path if path.is_file() else None
+    except OSError:  # longer than a file's name may be
+        return None
 
 
 def _read(path: Path, label: str, asked: Place, chain: tuple[Path, ...]) -> Node:

@@ -1,0 +1,116 @@
+"""Stages: what they refer to, their order, and their `train` block."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from launcher.recipe.graph import in_order
+from launcher.recipe.load import load_recipe
+from launcher.recipe.types import Recipe
+
+DATA = "data: {path: owner/rows}, global_batch: 8"
+
+
+def recipe_of(folder: Path, stages: str, top: str = "") -> Recipe:
+    path = folder / "r.yaml"
+    path.write_text(f"launcher: 1\nname: mine\nmodel: owner/model\n{top}stages:\n{stages}")
+    return load_recipe(str(path))
+
+
+def test_the_order_follows_references_and_else_the_file(tmp_path: Path) -> None:
+    recipe = recipe_of(
+        tmp_path,
+        f"  ppo: {{method: ppo, policy: stage:sft, reward_model: stage:rm, {DATA}}}\n"
+        f"  other: {{method: sft, {DATA}}}\n"
+        f"  rm: {{method: reward, model: stage:sft, {DATA}}}\n"
+        f"  sft: {{method: sft, {DATA}}}\n"
+        f"  last: {{method: sft, needs: [ppo, other], {DATA}}}\n",
+    )
+    assert [stage.name for stage in recipe.stages] == ["other", "sft", "rm", "ppo", "last"]
+    assert recipe.stage("ppo").needs == ("sft", "rm")
+    assert recipe.stage("last").needs == ("ppo", "other")
+
+
+def test_a_diamond_is_ordered_and_a_cycle_is_named() -> None:
+    diamond = {"d": ("b", "c"), "c": ("a",), "b": ("a",), "a": ()}
+    assert in_order(diamond) == (["a", "c", "b", "d"], [])
+    order, cycle = in_order({"free": (), "x": ("y",), "y": ("z",), "z": ("x",)})
+    assert order == ["free"]
+    assert cycle == ["x", "y", "z", "x"]
+
+
+def test_the_recipes_model_fills_the_main_role_only(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, f"  ppo: {{method: ppo, reward_model: owner/judge, {DATA}}}\n")
+    assert recipe.stage("ppo").models == {"policy": "owner/model", "reward_model": "owner/judge"}
+
+
+def test_a_finished_model_stands_in_for_a_stage_that_then_waits_for_nothing(
+    tmp_path: Path,
+) -> None:
+    recipe = recipe_of(
+        tmp_path,
+        f"  sft: {{method: sft, {DATA}}}\n"
+        "  rm: {method: reward, model: stage:sft, use: owner/judge}\n"
+        f"  ppo: {{method: ppo, policy: stage:sft, reward_model: stage:rm, {DATA}}}\n",
+    )
+    assert recipe.stage("rm").use == "owner/judge"
+    assert recipe.stage("rm").needs == ()
+    assert recipe.stage("ppo").needs == ("sft", "rm")
+
+
+def test_an_evaluation_waits_for_its_candidates_and_knows_the_recipes_own_model(
+    tmp_path: Path,
+) -> None:
+    recipe = recipe_of(
+        tmp_path,
+        f"  sft: {{method: sft, {DATA}}}\n"
+        "  eval: {method: evaluate, candidates: {base: model, sft: stage:sft}, baseline: base,\n"
+        "    reward_model: owner/judge, data: {path: owner/rows}}\n",
+    )
+    stage = recipe.stage("eval")
+    assert stage.candidates == {"base": "owner/model", "sft": "stage:sft"}
+    assert stage.needs == ("sft",)
+    assert stage.models["reference"] == "owner/model"
+
+
+def test_a_pasted_batch_becomes_the_global_batch_with_a_note(tmp_path: Path) -> None:
+    stage = (
+        "  sft:\n    method: sft\n    data: {path: owner/rows}\n    resources: {gpus: 2}\n"
+        "    train: {per_device_train_batch_size: 4, gradient_accumulation_steps: 8}\n"
+    )
+    recipe = recipe_of(tmp_path, stage)
+    assert recipe.stage("sft").global_batch == 64
+    assert recipe.stage("sft").train == {}
+    assert "taken as `global_batch: 64`" in recipe.warnings[0]
+
+
+def test_an_old_name_is_taken_as_the_new_one_with_a_note(tmp_path: Path) -> None:
+    recipe = recipe_of(
+        tmp_path,
+        f"  sft: {{method: sft, {DATA}, train: {{max_seq_length: 64, warmup_ratio: 0.1}}}}\n",
+    )
+    assert recipe.stage("sft").train == {"max_length": 64, "warmup_steps": 0.1}
+    assert len(recipe.warnings) == 2
+    assert "r.yaml:5:73 stages.sft.train.max_seq_length: now called max_" in recipe.warnings[0]
+
+
+def test_a_whole_number_will_do_for_a_number(tmp_path: Path) -> None:
+    recipe = recipe_of(
+        tmp_path, f"  sft: {{method: sft, {DATA}, train: {{num_train_epochs: 2}}}}\n"
+    )
+    assert recipe.stage("sft").train == {"num_train_epochs": 2}
+
+
+def test_columns_are_mapped_and_found_in_csv_and_json(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("question,answer\na,b\n")
+    (tmp_path / "rows.json").write_text(json.dumps([{"messages": []}, {"messages": []}]))
+    recipe = recipe_of(
+        tmp_path,
+        "  a:\n    method: sft\n    global_batch: 8\n"
+        "    data: {path: rows.csv, columns: {prompt: question, completion: answer}}\n"
+        "  b: {method: sft, global_batch: 8, data: {path: rows.json}}\n",
+    )
+    data = recipe.stage("a").data
+    assert data is not None
+    assert data.columns == {"prompt": "question", "completion": "answer"}
