@@ -59,6 +59,8 @@ class Work:
     completion: int
     passes: int
     """Times that each sequence is trained on (PPO epochs)."""
+    mini_batches: int
+    """Global batches that are generated at once."""
     steps: int
     """Global batches of the whole stage."""
     online: bool
@@ -94,6 +96,7 @@ def work_of(stage: Stage, shapes: Mapping[str, ModelShape], global_batch: int) -
         sequence_tokens=length.total,
         completion=length.completion if method.online or stage.method == "evaluate" else 0,
         passes=passes,
+        mini_batches=whole(stage.train, "num_mini_batches", 1) if method.online else 1,
         steps=steps,
         online=method.online,
         trains=stage.method != "evaluate",
@@ -130,7 +133,7 @@ def hours(work: Work, settings: Settings, cluster: Cluster) -> float:
             each_token += weights / bandwidth if n > 1 else 0.0
             if settings.offload == "all":
                 each_token += weights / n / PCIE
-        seconds += work.completion * each_token
+        seconds += work.completion * each_token / work.mini_batches
     return OFFLOAD_WEIGHT[settings.offload] * (STARTUP_HOURS + work.steps * seconds / 3600)
 
 
