@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 from pathlib import Path
+from posixpath import normpath
 
 from launcher.recipe.document import Node
 from launcher.recipe.problems import show
@@ -22,8 +22,7 @@ class BadPath(ValueError):
 
 def absolute(node: Node) -> Path:
     """The path that `node` states, from the folder of the file that states it."""
-    text = os.path.expanduser(str(node.value))  # noqa: PTH111 (Path drops a leading `./`)
-    return Path(os.path.normpath(node.place.folder / text))
+    return Path(normpath(node.place.folder / Path(str(node.value)).expanduser()))
 
 
 def _local(text: str) -> bool:
@@ -89,7 +88,7 @@ def score(node: Node) -> str:
     text, _, function = str(node.value).rpartition(":")
     if not text.endswith(".py") or not function.isidentifier():
         raise BadPath(f"got {show(node.value)}, expected file.py:function")
-    path = Path(os.path.normpath(node.place.folder / text))
+    path = Path(normpath(node.place.folder / text))
     if not _exists(path) or not path.is_file():
         raise BadPath(f"there is no file {show(str(path))}")
     return f"{path}:{function}"
