@@ -21,8 +21,12 @@ class BadPath(ValueError):
 
 
 def absolute(node: Node) -> Path:
-    """The path that `node` states, from the folder of the file that states it."""
-    return Path(normpath(node.place.folder / Path(str(node.value)).expanduser()))
+    """The path that `node` states, from the folder of the file that states it. Raises BadPath."""
+    try:
+        path = Path(str(node.value)).expanduser()
+    except RuntimeError:
+        raise BadPath(f"{show(node.value)}: there is no such user") from None
+    return Path(normpath(node.place.folder / path))
 
 
 def _local(text: str) -> bool:
