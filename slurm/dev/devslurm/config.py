@@ -88,7 +88,9 @@ def slurm_conf(
     for kind in KINDS:
         lines += [
             f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={ports.node(name)} "
-            f"CPUs={CPUS} RealMemory={MEMORY_MIB} Gres=gpu:{kind.gpu}:{GPUS}"
+            f"CPUs={CPUS} RealMemory={MEMORY_MIB} Gres=gpu:{kind.gpu}:{GPUS} "
+            # By this the launcher's discovery knows that jobs compute on CPU here.
+            "Feature=gpu_stand_in"
             for name in kind.names
         ]
     for part in PARTITIONS:

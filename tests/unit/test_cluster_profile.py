@@ -1,0 +1,116 @@
+"""Cluster profiles: what ships, and how a user's own file is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launcher.cluster.profile import dump_profile, list_profiles, load_profile
+from launcher.cluster.reading import parse_profile
+from launcher.cluster.types import Cluster, Gpu, NodeGroup, Partition
+from launcher.errors import UsageError
+
+SMALL = """\
+name: lab
+gpus:
+  a100: {memory_gib: null}
+partitions:
+  - name: gpu
+    groups:
+      - {nodes: 2, cpus: 64, memory_gib: 500, gpu: a100, gpus: 4}
+"""
+LAB = Cluster(
+    name="lab",
+    gpus={"a100": Gpu(memory_gib=None)},
+    partitions=(Partition("gpu", (NodeGroup(2, 64, 500.0, "a100", 4),)),),
+)
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(UsageError) as caught:
+        parse_profile(text, "lab.yaml")
+    return caught.value.message.splitlines()
+
+
+def test_the_shipped_profiles_are_found_by_name_and_know_their_gpus() -> None:
+    assert list_profiles() == ("a100_40", "dev", "h100_80", "mixed", "v100_32")
+    for name in list_profiles():
+        profile = load_profile(name)
+        assert profile.name == name
+        assert all(gpu.memory_gib for gpu in profile.gpus.values())
+    assert not load_profile("v100_32").gpus["v100_32gb"].bf16
+    assert [p.name for p in load_profile("mixed").partitions if p.preemptible] == ["spare"]
+    assert load_profile("dev").device == "cpu"
+
+
+def test_a_profile_is_read_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(SMALL)
+    assert load_profile(str(tmp_path / "mine.yaml")) == LAB
+
+
+def test_a_misspelt_name_gets_a_suggestion() -> None:
+    with pytest.raises(UsageError) as caught:
+        load_profile("h100-80")
+    assert caught.value.hint == "did you mean 'h100_80'?"
+
+
+def test_every_problem_is_told_with_its_place() -> None:
+    text = SMALL.replace("name: lab", "nme: x").replace("groups:", "gruops:")
+    text = text.replace("null", "lots")
+    assert problems(text) == [
+        "lab.yaml:1:1 nme: unknown key; did you mean 'name'?",
+        "lab.yaml:1:1 name: missing; give text",
+        "lab.yaml:3:22 gpus.a100.memory_gib: a number is expected, not 'lots'",
+        "lab.yaml:5:5 partitions[0].groups: missing; give a list",
+        "lab.yaml:6:5 partitions[0].gruops: unknown key; did you mean 'groups'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        ("gpu: a100,", "gpu: a10,", "lab.yaml:7:52 partitions[0].groups[0].gpu: 'a10' is not "),
+        ("nodes: 2", "nodes: 0", "lab.yaml:7:17 partitions[0].groups[0].nodes: must be positive"),
+        (", gpus: 4", "", "lab.yaml:7:52 partitions[0].groups[0].gpu: give the number too"),
+        ("name: gpu", "name: 'a b'", "lab.yaml:5:11 partitions[0].name: 'a b' is not a name"),
+        ("name: lab", "name: lab\nname: two", "lab.yaml:2:1 name: given twice, first in line 1"),
+    ],
+)
+def test_a_profile_that_contradicts_itself_is_refused(
+    before: str, after: str, problem: str
+) -> None:
+    assert any(line.startswith(problem) for line in problems(SMALL.replace(before, after)))
+
+
+def test_text_that_is_no_yaml_is_told_with_its_place() -> None:
+    assert problems(SMALL.replace("name: lab", "name: [lab"))[0].startswith(
+        "lab.yaml:2:5: not YAML"
+    )
+    assert problems("# nothing\n")[0].startswith("lab.yaml: empty")
+
+
+def test_scalars_are_read_as_their_field_asks() -> None:
+    text = SMALL + "account: 0123\nenv: {NCCL_IB_DISABLE: on, A: 1e6, B: 12:30:00}\ntyped: false\n"
+    read = parse_profile(text, "lab.yaml")
+    assert read.account == "0123"
+    assert read.env == {"NCCL_IB_DISABLE": "on", "A": "1e6", "B": "12:30:00"}
+    assert read.typed is False
+    assert problems(SMALL + "typed: no\n") == [
+        "lab.yaml:8:8 typed: true or false is expected, not 'no'"
+    ]
+    limit = SMALL.replace("name: gpu\n", "name: gpu\n    max_time_minutes: 24:00:00\n")
+    assert problems(limit)[0].endswith("a whole number is expected, not '24:00:00'")
+
+
+def test_what_is_written_is_read_back_and_says_that_memory_is_to_be_filled_in() -> None:
+    odd = replace(
+        LAB, env={"A": "null", "B": "1e6", "C": ""}, setup=("a: b  # c", "x\ty"), python="~"
+    )
+    text = dump_profile(odd)
+    assert parse_profile(text, "x") == odd
+    assert text.startswith("# A GPU whose memory is null")
+    for name in list_profiles():
+        profile = load_profile(name)
+        assert parse_profile(dump_profile(profile), name) == profile
