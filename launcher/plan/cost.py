@@ -23,8 +23,8 @@ FLOPS = 125e12
 """Attained by one GPU in half precision (40 % of 312 TFLOP/s)."""
 HBM = 1.2e12
 NVLINK = 150e9
-NETWORK = {"infiniband": 20e9, "ethernet": 3e9, "none": 1e9}
-"""Bytes a second of one node."""
+NETWORK = {"infiniband": 100e9, "ethernet": 3e9, "none": 1e9}
+"""Bytes a second of one node (InfiniBand: an adapter of 200 Gbit/s for every two GPUs)."""
 PCIE = 10e9
 CPU_ADAM = 3e9
 """Parameters a second that a node's processors update together (28 bytes each from memory)."""
@@ -36,10 +36,7 @@ ASSUMED_ROWS = 20_000
 """Rows of the data where the recipe does not say."""
 STARTUP_HOURS = 0.1
 """Imports, loading, compiling and saving, while every GPU of the allocation waits."""
-OVERNIGHT_HOURS = 4.0
-OFFLOAD_WEIGHT = {"none": 1.0, "optimizer": 1.25, "all": 1.5}
-"""Hours with offload count more: they hang on the host's memory, PCIe and processors, which the
-figures above know least of, and on a compiler on the node."""
+OVERNIGHT_HOURS = 12.0
 LAYER_SECONDS = 0.0008
 """Least time of a block for one generated token: its kernels' launches."""
 
@@ -134,7 +131,7 @@ def hours(work: Work, settings: Settings, cluster: Cluster) -> float:
             if settings.offload == "all":
                 each_token += weights / n / PCIE
         seconds += work.completion * each_token / work.mini_batches
-    return OFFLOAD_WEIGHT[settings.offload] * (STARTUP_HOURS + work.steps * seconds / 3600)
+    return STARTUP_HOURS + work.steps * seconds / 3600
 
 
 def _traffic(work: Work, settings: Settings, bandwidth: float) -> float:

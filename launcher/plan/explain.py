@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from launcher.errors import DoesNotFit
 from launcher.memory.types import GIB, Settings
@@ -14,6 +15,7 @@ from launcher.plan.types import Rejected
 from launcher.recipe.types import Peft
 
 _NODES_TRIED = 64
+_Found = TypeVar("_Found", Choice, Misfit)
 
 
 def rejected(
@@ -24,24 +26,29 @@ def rejected(
     For each: its best other layout that fits, and its largest layout that does not; then the
     plainer settings on the chosen layout that do not fit.
     """
-    lines: list[Rejected] = []
-    places = {(each.layout.partition.name, each.layout.group.gpu): each for each in choices}
-    for place in places:
-        rivals = [
-            each
-            for each in choices
-            if (each.layout.partition.name, each.layout.group.gpu) == place and each is not chosen
-        ]
-        if rivals:
-            best = min(rivals, key=lambda each: each.cost)
-            lines.append(Rejected(f"{best.layout}: {spell(best.settings)}", _worse(best, chosen)))
-    largest: dict[tuple[str, str | None], Misfit] = {}
-    for misfit in misfits:
-        place = (misfit.layout.partition.name, misfit.layout.group.gpu)
-        if place not in largest or misfit.layout.processes > largest[place].layout.processes:
-            largest[place] = misfit
-    lines += [Rejected(str(each.layout), shortfall(each)) for each in largest.values()]
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for rivals in _by_place([each for each in choices if each is not chosen]).values():
+        best = min(rivals, key=lambda each: each.rank)
+        line = (best.layout.size, f": {spell(best.settings)}", _worse(best, chosen))
+        found.setdefault(line, []).append(best.layout.partition.name)
+    for failed in _by_place(misfits).values():
+        largest = max(failed, key=lambda each: each.layout.processes)
+        line = (largest.layout.size, "", shortfall(largest))
+        found.setdefault(line, []).append(largest.layout.partition.name)
+    lines = [
+        Rejected(f"{size} in {' or '.join(partitions)}{how}", why)
+        for (size, how, why), partitions in found.items()
+    ]
     return tuple(lines + _plainer(chosen, search))
+
+
+def _by_place(found: Sequence[_Found]) -> dict[tuple[str, str | None], list[_Found]]:
+    """Grouped by partition and GPU type, in order."""
+    grouped: dict[tuple[str, str | None], list[_Found]] = {}
+    for each in found:
+        place = (each.layout.partition.name, each.layout.group.gpu)
+        grouped.setdefault(place, []).append(each)
+    return grouped
 
 
 def spell(settings: Settings) -> str:
@@ -81,7 +88,7 @@ def does_not_fit(search: Search, misfits: Sequence[Misfit]) -> DoesNotFit:
         found = [adapter.on(each.layout) for each in misfits]
         fits = [each for each in found if isinstance(each, Choice)]
         if fits:
-            ways.append(f"an adapter (`peft`) on {min(fits, key=lambda each: each.cost).layout}")
+            ways.append(f"an adapter (`peft`) on {min(fits, key=lambda each: each.rank).layout}")
     pinned = "with these `resources` " if stage.resources != type(stage.resources)() else ""
     return DoesNotFit(
         f"stages.{stage.name}: {pinned}no allocation of cluster {search.cluster.name} holds"
@@ -92,6 +99,8 @@ def does_not_fit(search: Search, misfits: Sequence[Misfit]) -> DoesNotFit:
 
 def _worse(rival: Choice, chosen: Choice) -> str:
     ratio = rival.cost / chosen.cost
+    if rival.rank[0] and not chosen.rank[0]:
+        return "offloads to the host, which is for what fits in no other way"
     if ratio < 1.01:
         if rival.layout.partition.preemptible and not chosen.layout.partition.preemptible:
             return "costs the same, and may be preempted"

@@ -32,12 +32,16 @@ class Layout:
     def on_gpus(self) -> bool:
         return self.group.gpus > 0
 
-    def __str__(self) -> str:
+    @property
+    def size(self) -> str:
+        """`16 × h100 on 2 nodes`: the layout apart from its partition."""
         if not self.on_gpus:
-            many = "process" if self.processes == 1 else "processes"
-            return f"{self.processes} {many} in {self.partition.name}"
+            return f"{self.processes} process" + ("" if self.processes == 1 else "es")
         across = f" on {self.nodes} nodes" if self.nodes > 1 else ""
-        return f"{self.processes} × {self.group.gpu}{across} in {self.partition.name}"
+        return f"{self.processes} × {self.group.gpu}{across}"
+
+    def __str__(self) -> str:
+        return f"{self.size} in {self.partition.name}"
 
 
 def layouts(cluster: Cluster, stage: Stage) -> list[Layout]:

@@ -103,12 +103,13 @@ def _plan_stage(search: Search) -> StagePlan:
     )
 
 
-def _preference(choice: Choice) -> tuple[float, bool, int, int, str]:
+def _preference(choice: Choice) -> tuple[bool, float, bool, int, int, str]:
     """The least cost; among equals what cannot be preempted, then the fewest nodes and GPUs."""
-    layout = choice.layout
-    significant = float(f"{choice.cost:.6g}")
+    layout, (offloads, cost) = choice.layout, choice.rank
     name = layout.partition.name
-    return significant, layout.partition.preemptible, layout.nodes, layout.processes, name
+    significant = float(f"{cost:.6g}")
+    preemptible = layout.partition.preemptible
+    return offloads, significant, preemptible, layout.nodes, layout.processes, name
 
 
 def _check_pins(stage: Stage) -> None:

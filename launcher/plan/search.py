@@ -35,6 +35,12 @@ class Choice:
     estimate: MemoryEstimate
     cost: float
 
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Lower is better. Offload is for what fits in no other way: it hangs on the host's memory,
+        PCIe and processors, of which a cost knows least."""
+        return self.settings.offload != "none", self.cost
+
 
 @dataclass(frozen=True)
 class Misfit:
@@ -189,9 +195,10 @@ class Search:
                 if self._misfit(layout, settings, usable, host) is None:
                     break
             cost = score(layout.processes, 1.0, self._time(settings))
+            choice = Choice(layout, settings, self.estimate(settings), cost)
             # The simplest of equals: variants come from the plainest to the most frugal.
-            if best is None or cost < best.cost * 0.999:
-                best = Choice(layout, settings, self.estimate(settings), cost)
+            if best is None or choice.rank < (best.rank[0], best.cost * 0.999):
+                best = choice
         if best is not None:
             return best
         assert closest is not None
@@ -219,10 +226,12 @@ class Search:
 
 
 def usable_bytes(cluster: Cluster, layout: Layout) -> int:
-    """Bytes that one process may use of its device, the margin kept free; 0 where unknown."""
-    if not layout.on_gpus:
-        return int(layout.group.memory_gib / layout.per_node * GIB * (1 - MARGIN))
-    assert layout.group.gpu is not None
+    """Bytes that one process may use of its GPU, the margin kept free; 0 where that is unknown.
+
+    Without GPUs: its share of the node's memory, of which `HOST_FACTOR` keeps some free.
+    """
+    if layout.group.gpu is None or not layout.on_gpus:
+        return int(layout.group.memory_gib / layout.per_node * GIB)
     memory = cluster.gpus[layout.group.gpu].memory_gib
     return int((memory or 0) * GIB * (1 - MARGIN))
 

@@ -35,7 +35,8 @@ def cluster(*partitions: Partition, **keywords: Any) -> Cluster:
 
 FORTY = partition("forty", "a100_40gb")
 EIGHTY = partition("eighty", "h100")
-SPARE = partition("spare", "a100_40gb", preemptible=True)
+# Named so that no sorting by name would prefer the other.
+SPARE = partition("any-spare", "a100_40gb", preemptible=True)
 MIXED = cluster(FORTY, EIGHTY, SPARE)
 LAPTOP = cluster(
     Partition("local", (NodeGroup(nodes=1, cpus=2, memory_gib=7.5),)),

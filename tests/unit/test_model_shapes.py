@@ -48,6 +48,12 @@ def test_a_head_size_of_its_own_is_read() -> None:
     assert read_shape(config).qk_norm
 
 
+def test_embeddings_are_tied_by_default_in_the_families_that_do_so() -> None:
+    silent = {key: value for key, value in QWEN.items() if key != "tie_word_embeddings"}
+    assert not read_shape(silent).tied_embeddings
+    assert read_shape(silent | {"model_type": "gemma2"}).tied_embeddings
+
+
 @pytest.mark.parametrize("left_out", ["hidden_size", "num_hidden_layers", "vocab_size"])
 def test_a_missing_size_is_named_and_not_guessed(left_out: str) -> None:
     config = {key: value for key, value in QWEN.items() if key != left_out}

@@ -115,6 +115,13 @@ def test_pins_are_kept() -> None:
     assert each.accumulation == 2
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_checkpointing_is_pinned_either_way(checkpointing: bool) -> None:
+    wanted = pinned(gradient_checkpointing=checkpointing)
+    each = plan_one(stage(model="Qwen/Qwen2.5-0.5B", resources=wanted))
+    assert each.gradient_checkpointing is checkpointing
+
+
 def test_gpus_pinned_beyond_a_node_are_spread_evenly() -> None:
     each = plan_one(stage(global_batch=48, resources=pinned(gpus=12)))
     assert gpus(each)[1:] == (2, 6)

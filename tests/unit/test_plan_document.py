@@ -77,6 +77,10 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "a path for the run's name": (lambda d: d.update(name="../x"), "run name"),
     "a name twice": (lambda d: ppo(d)["stage"].update(name="sft"), "stands twice"),
     "stages out of order": (lambda d: d["stages"].reverse(), "does not come before"),
+    "a model of a stage that is not there": (
+        lambda d: ppo(d)["stage"]["models"].update(policy="stage:gone"),
+        "'stage:gone' does not come before",
+    ),
     "an unknown method": (lambda d: ppo(d)["stage"].update(method="ppoo"), "no method"),
     "no phases": (lambda d: ppo(d)["estimate"].update(phases=[]), "no phases"),
     "nothing at a time": (lambda d: ppo(d).update(micro_batch=0), "at least 1"),
