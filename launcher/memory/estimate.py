@@ -16,7 +16,7 @@ from launcher.recipe.types import Stage
 CONTEXT = {"cuda": GIB, "cpu": GIB // 2}
 """What a process takes before any tensor: on CUDA the context and NCCL's buffers, on CPU the
 interpreter with torch (0.5 GiB measured)."""
-HOST_BASE = {"cuda": 4 * GIB, "cpu": 3 * GIB // 2}
+HOST_BASE = {"cuda": 8 * GIB, "cpu": 3 * GIB // 2}
 """Host memory of a process beside its tensors: libraries, pinned buffers, data workers, and on CPU
 the compiler that DeepSpeed runs once."""
 _NAMES = {"reward_model": "reward model", "value_model": "value model"}
