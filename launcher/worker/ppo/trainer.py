@@ -317,7 +317,7 @@ class PPOTrainer(GRPOTrainer):
             chunk = {name: tensor[start : start + batch_size] for name, tensor in rows.items()}
             outputs.append(self._forward(model, chunk, with_values=with_values))
         logps = torch.cat([output.log_probs for output in outputs])
-        values = torch.cat([output.values for output in outputs]) if with_values else logps
+        values = torch.cat([output.token_values for output in outputs]) if with_values else logps
         return logps, values * batch["completion_mask"]
 
     def _reference_logps(self, batch: dict[str, Tensor], batch_size: int) -> Tensor | None:
@@ -384,7 +384,7 @@ class PPOTrainer(GRPOTrainer):
             output.log_probs, inputs["old_per_token_logps"], inputs["advantages"], args.cliprange
         )
         value_loss, value_clipped = algorithm.clipped_value_loss(
-            output.values, inputs["values"], inputs["returns"], args.cliprange_value
+            output.token_values, inputs["values"], inputs["returns"], args.cliprange_value
         )
         mini_batches = args.num_mini_batches if mode == "train" else 1
         # Processes average their gradients, hence their number.

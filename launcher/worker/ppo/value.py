@@ -83,7 +83,7 @@ class ValueModel(nn.Module):
 class PolicyOutput(FusedCausalLMOutput):
     """What a policy returns for T completion tokens: TRL's per-token fields, and values."""
 
-    values: Tensor | None = None
+    token_values: Tensor | None = None
     """(B, T): the value of the state that each token was chosen in; None where not asked for."""
 
 
@@ -134,7 +134,7 @@ def score_completions_only(model: PreTrainedModel) -> None:
                 input_ids=kwargs["input_ids"],
                 attention_mask=kwargs["attention_mask"],
             )
-        return PolicyOutput(**scored, values=values)
+        return PolicyOutput(**scored, token_values=values)
 
     model.forward = MethodType(forward, model)
 
