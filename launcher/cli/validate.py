@@ -11,8 +11,7 @@ from launcher.cli import output, settings
 @settings.json_option
 def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check RECIPE and print it whole, with what it extends and the overrides applied."""
-    import yaml
-
+    from launcher.recipe.document import dump
     from launcher.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)
@@ -21,4 +20,4 @@ def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         output.data("recipe", {"name": loaded.name, "recipe": loaded.resolved})
     else:
-        output.text(yaml.safe_dump(dict(loaded.resolved), sort_keys=False).rstrip())
+        output.text(dump(loaded.resolved).rstrip())

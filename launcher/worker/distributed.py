@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from launcher.errors import LauncherError
+from launcher.worker import kernels
 from launcher.worker.context import Context
 
 _WORLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -35,6 +36,7 @@ def join(context: Context) -> None:
     if uses_deepspeed:
         import deepspeed
 
+        kernels.build(context)
         backend = "gloo" if context.on_cpu else "nccl"
         deepspeed.init_distributed(backend, auto_mpi_discovery=False)
 

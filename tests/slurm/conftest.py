@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from devcluster import DevCluster, start, stop
+
+from tests.slurm.devcluster import DevCluster, start, stop
+from tests.slurm.shell import Shell
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +29,11 @@ def dev_cluster_accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield start(state, "--accounting")
     finally:
         stop(state)
+
+
+@pytest.fixture
+def shell(dev_cluster: DevCluster, tmp_path: Path) -> Shell:
+    """A shell in a folder that would break a script which forgot to quote."""
+    home = tmp_path / "a folder with 'quotes' & $signs"
+    home.mkdir()
+    return Shell(dev_cluster, home)

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from devcluster import DEV, DevCluster, start, stop, wait_until
+from tests.slurm.devcluster import DEV, DevCluster, start, stop, wait_until
 
 
 def test_tasks_of_one_job_run_on_two_named_nodes_that_see_their_own_gpus(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from devcluster import DevCluster
-
 from launcher.cluster.profile import dump_profile, load_profile
 from launcher.cluster.reading import parse_profile
 from launcher.scheduler.discover import discover
+from tests.slurm.devcluster import DevCluster
 
 
 def test_the_dev_cluster_is_discovered_as_its_profile_describes_it(

@@ -1,0 +1,48 @@
+"""A user's shell on the login node of a development cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.slurm.devcluster import DevCluster
+
+LAUNCHER = str(Path(sys.executable).parent / "launcher")
+
+
+class Shell:
+    """A user's shell on the login node of the development cluster."""
+
+    def __init__(self, cluster: DevCluster, home: Path) -> None:
+        self.runs = home / "runs"
+        self.home = home
+        self.env = {**os.environ, **cluster.env, "LAUNCHER_CLUSTER": "dev"}
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [LAUNCHER, *words],
+            env=self.env,
+            cwd=self.home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def run(self, *words: str, code: int = 0) -> str:
+        process = self.start(*words)
+        out, err = process.communicate(timeout=400)
+        assert process.returncode == code, f"{process.returncode}\n{out}\n{err}"
+        return out
+
+    def data(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "--json"))["data"]
+
+    def metrics(self, run: str, stage: str) -> list[dict[str, Any]]:
+        """What the stage logged, a mapping a step."""
+        path = self.runs / run / "stages" / stage / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()]
