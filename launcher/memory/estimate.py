@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from launcher.memory import activations as act
+from launcher.memory.generation import reading, writing
 from launcher.memory.lengths import Lengths, lengths, whole
 from launcher.memory.models import Resident, residents
 from launcher.memory.states import States, exchange, states
@@ -26,9 +27,9 @@ def estimate(stage: Stage, shapes: Mapping[str, ModelShape], settings: Settings)
     """The bytes on one GPU (on a CPU cluster: of one process) at the peak of each phase.
 
     `shapes` is keyed by role; for `evaluate` by `candidate` (the largest), `reward_model` and
-    `reference`. Phases: `load`; `rollout` (generation, `score` for what follows it) of online
-    methods and `generate`, `score` of evaluation; for training `loss` (the end of the forward
-    pass), `backward`, and `step` where DeepSpeed's optimizer adds something of its own.
+    `reference`. Phases: `load`; `rollout` and `score` of online methods; `generate`, `score` and
+    `reward` of evaluation; for training `loss` (the end of the forward pass), `backward`, and
+    `step` where DeepSpeed's optimizer adds something of its own.
     """
     models = residents(stage, shapes)
     held = {model.role: states(model, stage.dtype, settings) for model in models}
@@ -113,9 +114,11 @@ def _training(
         # The completions of one step (of several mini-batches) are generated at once.
         rollouts = settings.micro_batch * settings.accumulation
         rollouts *= whole(stage.train, "num_mini_batches", 1)
-        phases[1:1] = _generation(
-            "rollout", stage, models, steady | {"autocast copies": 0}, rollouts, length, settings
-        )
+        base = steady | {"autocast copies": 0}
+        phases[1:1] = [
+            writing("rollout", stage, main, base, rollouts, length, settings),
+            reading("score", stage, models, base, length, settings),
+        ]
     return tuple(phases)
 
 
@@ -125,55 +128,29 @@ def _evaluation(
     held: Mapping[str, States],
     settings: Settings,
 ) -> tuple[Phase, ...]:
-    base = _weights(models, held) | {"context": CONTEXT[settings.device]}
-    length = lengths(stage, models[0].shape)
-    rows = settings.micro_batch * settings.accumulation
+    """One model is in memory at a time: a candidate writes (`generate`), candidates and reference
+    read what was written (`score`), then the reward model does (`reward`)."""
+    candidate, *others, reward = models
+    length = lengths(stage, candidate.shape)
+    largest = max((candidate, *others), key=lambda model: model.parameters)
+
+    def alone(model: Resident) -> dict[str, int]:
+        return {"weights": held[model.role].weights, "context": CONTEXT[settings.device]}
+
     return (
-        Phase("load", base),
-        *_generation("generate", stage, models, base, rows, length, settings),
+        Phase("load", alone(largest)),
+        writing(
+            "generate",
+            stage,
+            candidate,
+            alone(candidate),
+            settings.micro_batch * settings.accumulation,
+            length,
+            settings,
+        ),
+        reading("score", stage, (largest,), alone(largest), length, settings),
+        reading("reward", stage, (reward,), alone(reward), length, settings),
     )
-
-
-def _generation(
-    name: str,
-    stage: Stage,
-    models: tuple[Resident, ...],
-    base: Mapping[str, int],
-    sequences: int,
-    length: Lengths,
-    settings: Settings,
-) -> tuple[Phase, Phase]:
-    """Writing `sequences` answers, and the forward passes over them that follow."""
-    shape, dtype = models[0].shape, stage.dtype
-    gathered: dict[str, int] = exchange(models, dtype, settings)
-    gathered.pop("buckets", None)
-    width = 4 if dtype == "float32" else 2
-    generating = dict(gathered)
-    if settings.zero_stage == 3 and settings.gather_for_generation:
-        generating["gathered weights"] = width * models[0].parameters
-    generate = Phase(
-        name,
-        {
-            **base,
-            **generating,
-            "kv cache": act.cache(shape, sequences, length.total, dtype),
-            "activations": act.forward_work(shape, sequences * length.prompt, dtype),
-            # One row of logits a sequence, its float32 copy and the sampler's.
-            "logits": sequences * shape.vocab * (width + 8),
-        },
-    )
-    # Reward model and reference read the answers one micro-batch at a time.
-    scorer = max(models, key=lambda model: model.shape.hidden * model.shape.layers).shape
-    score = Phase(
-        "score",
-        {
-            **base,
-            **gathered,
-            "activations": act.forward_work(scorer, settings.micro_batch * length.total, dtype),
-            "logits": _score_logits(stage, shape, length.completion, settings),
-        },
-    )
-    return generate, score
 
 
 def _loss_logits(
@@ -185,17 +162,6 @@ def _loss_logits(
     if settings.device == "cuda":
         return act.fused_logits(shape, tokens, stage.peft is None)
     return act.stock_logits(shape, tokens)
-
-
-def _score_logits(stage: Stage, shape: ModelShape, completion: int, settings: Settings) -> int:
-    """Evaluation keeps the logits of a batch, and float32 copies of one completion's; PPO has
-    TRL's fused head where there is one."""
-    tokens, width = settings.micro_batch * completion, 4 if stage.dtype == "float32" else 2
-    if stage.method == "evaluate":
-        return width * tokens * shape.vocab + 8 * completion * shape.vocab
-    if settings.device == "cuda":
-        return act.fused_logits(shape, tokens, trains_head=False)
-    return (width + 4) * tokens * shape.vocab
 
 
 def _weights(models: tuple[Resident, ...], held: Mapping[str, States]) -> dict[str, int]:

@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from planning import pinned, plan_one, settings, stage
 
 from launcher.plan.deepspeed import buckets, deepspeed_config, shipped_bases
+from tests.unit.planning import pinned, plan_one, settings, stage
 
 
 def config(zero: int, trained: int = 10**9, **keywords: Any) -> dict[str, Any]:

@@ -3,15 +3,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import planning
 import pytest
-from planning import settings, shapes, stage
 
 from launcher.memory.estimate import estimate
 from launcher.memory.lora import adapter_parameters
 from launcher.memory.types import GIB, MemoryEstimate
 from launcher.models.types import ModelShape
 from launcher.recipe.types import Peft, Stage
+from tests.unit import planning
+from tests.unit.planning import settings, shapes, stage
 
 SEVEN = shapes("Qwen/Qwen2.5-7B")
 P = SEVEN.parameters
@@ -123,10 +123,18 @@ def test_zero_3_gathers_the_policy_to_generate_unless_told_not_to() -> None:
     assert items(parts, "rollout")["gathered weights"] < P
 
 
-def test_evaluation_holds_one_candidate_reward_model_and_reference() -> None:
-    found = items(of(stage("evaluate")), "generate")
-    total = found["weights"] + found["reward model"] + found["reference"]
-    assert total == pytest.approx(6 * P, rel=0.05)
+def test_evaluation_holds_one_model_at_a_time() -> None:
+    found = of(stage("evaluate"))
+    assert [phase.name for phase in found.phases] == ["load", "generate", "score", "reward"]
+    assert items(found, "generate")["weights"] == items(found, "score")["weights"] == 2 * P
+    assert items(found, "reward")["weights"] < 2 * P
+    assert "logits" not in items(found, "reward")
+
+
+def test_evaluation_without_a_reference_still_reads_its_candidates() -> None:
+    given = stage("evaluate")
+    given = replace(given, models={"reward_model": given.models["reward_model"]})
+    assert items(of(given), "score")["weights"] == 2 * P
 
 
 def test_checkpointing_takes_less_in_the_loss_and_never_more_in_all() -> None:

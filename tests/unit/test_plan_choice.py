@@ -4,7 +4,12 @@ import time
 from dataclasses import replace
 
 import pytest
-from planning import (
+
+from launcher.errors import DoesNotFit
+from launcher.memory.types import GIB
+from launcher.plan.types import StagePlan
+from launcher.recipe.types import Peft
+from tests.unit.planning import (
     EIGHTY,
     FORTY,
     LAPTOP,
@@ -20,11 +25,6 @@ from planning import (
     recipe,
     stage,
 )
-
-from launcher.errors import DoesNotFit
-from launcher.memory.types import GIB
-from launcher.plan.types import StagePlan
-from launcher.recipe.types import Peft
 
 
 def gpus(each: StagePlan) -> tuple[str | None, int, int]:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from planning import MIXED, chain, plan
 
 from launcher.errors import UsageError
 from launcher.plan.document import plan_from_json, plan_to_json
+from tests.unit.planning import MIXED, chain, plan
 
 PLAN = plan(chain("Qwen/Qwen2.5-7B"), MIXED)
 Change = Callable[[dict[str, Any]], object]

@@ -4,7 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from planning import (
+
+from launcher.errors import DoesNotFit, UsageError
+from tests.unit.planning import (
     EIGHTY,
     FORTY,
     LAPTOP,
@@ -18,8 +20,6 @@ from planning import (
     recipe,
     stage,
 )
-
-from launcher.errors import DoesNotFit, UsageError
 
 
 @pytest.mark.parametrize(
