@@ -100,6 +100,7 @@ def test_scalars_are_read_as_their_field_asks() -> None:
     assert problems(SMALL + "typed: no\n") == [
         "lab.yaml:8:8 typed: true or false is expected, not 'no'"
     ]
+    assert problems(SMALL + "typed: 'false'\n")[0].endswith("is expected, not 'false'")
     limit = SMALL.replace("name: gpu\n", "name: gpu\n    max_time_minutes: 24:00:00\n")
     assert problems(limit)[0].endswith("a whole number is expected, not '24:00:00'")
 

@@ -142,6 +142,7 @@ def test_a_slurm_with_no_node_in_service_is_unavailable() -> None:
         ("gpu:a100:4(S:0-1)", {"a100": 4}),
         ("gpu:a100:4(S:0,3),mps:400,gpu:v100:2(S:1)", {"a100": 4, "v100": 2}),
         ("gpu:a100:no_consume:2,shard:a100:8", {"a100": 2}),
+        ("gpu:no_consume:2", {UNTYPED: 2}),
         ("gpu:a100:0", {}),
     ],
 )
@@ -184,7 +185,7 @@ def test_partitions_and_configuration_are_read_in_both_forms() -> None:
         ("tesla_v100-sxm2-16gb", 15.7),
         ("l40s", 44.3),
         ("a100_64gb", None),
-        ("a100_3g.20gb", None),
+        ("a100_4g.40gb", None),
         ("someday_9000", None),
     ],
 )
