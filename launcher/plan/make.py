@@ -7,6 +7,7 @@ import difflib
 import launcher
 from launcher.cluster.types import Cluster
 from launcher.errors import UsageError
+from launcher.memory.lengths import whole
 from launcher.memory.models import residents
 from launcher.memory.types import GIB, MemoryEstimate, Phase
 from launcher.plan.deepspeed import Bases, deepspeed_config, shipped_bases
@@ -65,6 +66,7 @@ def make_plan(
 def _plan_stage(search: Search) -> StagePlan:
     stage = search.stage
     _check_pins(stage)
+    _check_lengths(search)
     candidates, refusals = _allowed(search, layouts(search.cluster, stage))
     found = [search.on(layout) for layout in candidates]
     choices = [each for each in found if isinstance(each, Choice)]
@@ -139,6 +141,24 @@ def _check_pins(stage: Stage) -> None:
                 f"{place}.offload: evaluation keeps its models on the GPUs",
                 hint="leave it out; `zero_stage: 3` divides the weights over several GPUs",
             )
+
+
+def _check_lengths(search: Search) -> None:
+    """Sequences that the recipe states longer than the model's context."""
+    stage = search.stage
+    shape = residents(stage, search.shapes)[0].shape
+    generates = METHODS[stage.method].online or stage.method == "evaluate"
+    key = "max_completion_length" if generates else "max_length"
+    stated = whole(stage.train, key, 0)
+    prompt = (stage.data.max_prompt_tokens if stage.data is not None else None) or 0
+    total = stated + (prompt if generates else 0)
+    if stated and total > shape.max_positions:
+        with_prompt = f" after prompts of up to {prompt} tokens" if generates and prompt else ""
+        raise UsageError(
+            f"stages.{stage.name}.train.{key}: {stated}{with_prompt} is past the context of"
+            f" {shape.name} ({shape.max_positions} tokens)",
+            hint="lower it, or choose a model with a longer context",
+        )
 
 
 def _allowed(search: Search, every: list[Layout]) -> tuple[list[Layout], list[Rejected]]:

@@ -96,6 +96,28 @@ def test_an_adapter_is_offered_where_it_would_fit() -> None:
     assert "an adapter (`peft`) on 1 × a100_40gb" in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("method", "train", "refused"),
+    [
+        ("sft", {"max_length": 4096}, False),
+        ("sft", {"max_length": 4097}, True),
+        ("sft", {"max_length": None}, False),
+        ("ppo", {"max_completion_length": 4096 - 512}, False),
+        ("ppo", {"max_completion_length": 4096 - 511}, True),
+        ("evaluate", {"max_completion_length": 4096}, True),
+    ],
+)
+def test_a_length_past_the_models_context_is_refused(
+    method: str, train: dict[str, Any], refused: bool
+) -> None:
+    given = stage(method, model="Qwen/Qwen2.5-Math-1.5B", train=train)
+    if not refused:
+        assert plan_one(given).runs
+        return
+    with pytest.raises(UsageError, match=r"past the context of Qwen/Qwen2\.5-Math-1\.5B"):
+        plan_one(given)
+
+
 def test_a_cpu_partition_of_a_gpu_cluster_is_not_used() -> None:
     with pytest.raises(UsageError, match="has no GPUs"):
         plan_one(stage(), cluster(partition("cpus", None)))
