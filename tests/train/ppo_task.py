@@ -77,15 +77,22 @@ def config(folder: Path, **changes: Any) -> PPOConfig:
 
 def trainer(folder: Path, *, options: dict[str, Any] | None = None, **changes: Any) -> PPOTrainer:
     """A trainer on the task; `options` go to the trainer, `changes` to its settings."""
+    given = options or {}
     arguments: dict[str, Any] = {
         "model": str(MODEL),
-        "reward_model": share_of_wanted_tokens(),
-        "args": config(folder, **changes),
+        "args": given.get("args") or config(folder, **changes),
         "train_dataset": Dataset.from_dict({"prompt": PROMPTS}),
         "processing_class": tokenizer(),
     }
-    return PPOTrainer(**(arguments | (options or {})))
+    if "reward_model" not in given:
+        arguments["reward_model"] = share_of_wanted_tokens()
+    return PPOTrainer(**(arguments | given))
 
 
-def logged(trainer: PPOTrainer, key: str) -> list[float]:
-    return [entry[key] for entry in trainer.state.log_history if key in entry]
+def logged(trainer: PPOTrainer, key: str, after: int = 0) -> list[float]:
+    """What was logged under `key` in the steps after `after`.
+
+    The history of a resumed run starts with that of its checkpoint.
+    """
+    history = trainer.state.log_history
+    return [entry[key] for entry in history if key in entry and entry["step"] > after]

@@ -4,10 +4,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import ppo_task
 import pytest
 
 from launcher.worker.ppo.config import REFUSED, PPOConfig
+from tests.train import ppo_task
 
 
 @pytest.mark.parametrize(
