@@ -6,8 +6,8 @@ all of them, then the reward model does.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from launcher.worker import models
 from launcher.worker.evaluate import generate, score, statistics
 from launcher.worker.evaluate.config import EvaluateConfig
 from launcher.worker.evaluate.generate import Completion
+from launcher.worker.evaluate.place import placed
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def evaluate(
     batch_size: int,
     seed: int,
     on_progress: Callable[[int, int], None],
+    deepspeed: Mapping[str, Any] | None = None,
 ) -> EvaluationResult:
     """Compare `candidates` (label → folder of a model or of an adapter) on the prompts of `rows`.
 
@@ -60,7 +62,8 @@ def evaluate(
     "prompt", text or messages; their other columns go to the functions of `scores` (label →
     `/abs/file.py:function`). The KL divergence to `reference` is the mean log-ratio on the sampled
     tokens at the sampling temperature (at 1 for greedy decoding). `on_progress(done, total)` counts
-    batches. In a process group, each rank takes its share of the rows, and all return the same.
+    batches. In a process group, each rank takes its share of the rows, and all return the same;
+    with `deepspeed`, a ZeRO-3 configuration, the ranks also share each model's weights.
 
     Raises UsageError for a model of the wrong kind and for a score function that cannot be used,
     ValueError for no rows or a baseline that is no candidate.
@@ -73,7 +76,10 @@ def evaluate(
     # First, so that a slip in a score file shows before the models have worked.
     functions = {label: score.load(reference) for label, reference in scores.items()}
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    judge = _Judge(rows[rank::world], config, tokenizer, dtype, device, batch_size, seed + rank)
+    own = list(rows[rank::world])
+    # A row too many, never read again, where the others have one more: ZeRO-3 wants equal turns.
+    own += [rows[0]] * (-(-len(rows) // world) - len(own))
+    judge = _Judge(own, config, tokenizer, dtype, device, batch_size, seed + rank, deepspeed)
     others = {label for label, folder in candidates.items() if folder != reference}
     judge.count(
         per_batch=len(candidates) * 2 + (2 * len(others) if reference is not None else 0),
@@ -82,13 +88,14 @@ def evaluate(
     written: dict[str, list[Completion]] = {}
     ratios: dict[str, list[float] | None] = dict.fromkeys(candidates)
     for label, folder in candidates.items():
-        own = judge.write(folder, with_log_probabilities=reference is not None and label in others)
-        written[label], ratios[label] = own
+        written[label], ratios[label] = judge.write(
+            folder, with_log_probabilities=reference is not None and label in others
+        )
     if reference is not None:
-        _subtract_reference(judge, reference, others, written, ratios)
+        judge.subtract_reference(reference, written, ratios)
     rewards = judge.rewards(reward_model, written)
     judged = {
-        label: _gathered(judge.judged(label, written, ratios, rewards, functions), world)
+        label: _gathered(judge.judged(label, written, ratios, rewards, functions), len(rows), world)
         for label in candidates
     }
     return EvaluationResult(
@@ -128,6 +135,7 @@ class _Judge:
         device: Any,
         batch_size: int,
         seed: int,
+        deepspeed: Mapping[str, Any] | None,
     ) -> None:
         self._rows = rows
         self._prompts = [row["prompt"] for row in rows]
@@ -137,6 +145,7 @@ class _Judge:
         self._device = device
         self._batch_size = batch_size
         self._seed = seed
+        self._deepspeed = deepspeed
 
     def count(self, per_batch: int, on_progress: Callable[[int, int], None]) -> None:
         """Report each batch from here on; each is worked through `per_batch` times."""
@@ -154,22 +163,65 @@ class _Judge:
         self, folder: str, with_log_probabilities: bool
     ) -> tuple[list[Completion], list[float] | None]:
         """The completions of the model in `folder`, and what it gives them where that is asked."""
-        model = models.load_causal(folder, self._dtype).to(self._device).eval()
-        completions = generate.generate(
-            model,
-            self._tokenizer,
-            self._prompts,
-            self._config,
-            batch_size=self._batch_size,
-            seed=self._seed,
-            on_batch=self._on_batch,
-        )
-        given = self.log_probabilities(model, completions) if with_log_probabilities else None
-        del model
-        gc.collect()
-        return completions, given
+        with self._policy(folder) as model:
+            completions = generate.generate(
+                model,
+                self._tokenizer,
+                self._prompts,
+                self._config,
+                batch_size=self._batch_size,
+                seed=self._seed,
+                synced=self._deepspeed is not None,
+                on_batch=self._on_batch,
+            )
+            if not with_log_probabilities:
+                return completions, None
+            return completions, self._log_probabilities(model, completions)
 
-    def log_probabilities(self, model: Any, completions: Sequence[Completion]) -> list[float]:
+    def subtract_reference(
+        self,
+        folder: str,
+        written: Mapping[str, list[Completion]],
+        ratios: dict[str, list[float] | None],
+    ) -> None:
+        """Turn log-probabilities into log-ratios to the reference; the reference's own are zero."""
+        others = {label: own for label, own in ratios.items() if own is not None}
+        ratios.update({label: [0.0] * len(written[label]) for label in ratios.keys() - others})
+        if not others:
+            return
+        with self._policy(folder) as model:
+            for label, own in others.items():
+                given = self._log_probabilities(model, written[label])
+                ratios[label] = [a - b for a, b in zip(own, given, strict=True)]
+
+    def rewards(
+        self, folder: str, written: Mapping[str, list[Completion]]
+    ) -> dict[str, list[float]]:
+        """Label → the reward model's score of each completion."""
+        pad = self._tokenizer.pad_token_id
+
+        def load() -> Any:
+            return models.load_reward_model(folder, self._dtype, pad)
+
+        with placed(load, self._device, self._deepspeed) as model:
+            return {
+                label: score.by_reward_model(
+                    model,
+                    self._tokenizer,
+                    self._prompts,
+                    completions,
+                    batch_size=self._batch_size,
+                    on_batch=self._on_batch,
+                )
+                for label, completions in written.items()
+            }
+
+    def _policy(self, folder: str) -> AbstractContextManager[Any]:
+        return placed(
+            lambda: models.load_causal(folder, self._dtype), self._device, self._deepspeed
+        )
+
+    def _log_probabilities(self, model: Any, completions: Sequence[Completion]) -> list[float]:
         return generate.log_probabilities(
             model,
             completions,
@@ -178,27 +230,6 @@ class _Judge:
             batch_size=self._batch_size,
             on_batch=self._on_batch,
         )
-
-    def reference(self, folder: str) -> Any:
-        return models.load_causal(folder, self._dtype).to(self._device).eval()
-
-    def rewards(
-        self, folder: str, written: Mapping[str, list[Completion]]
-    ) -> dict[str, list[float]]:
-        """Label → the reward model's score of each completion."""
-        pad = self._tokenizer.pad_token_id
-        model = models.load_reward_model(folder, self._dtype, pad).to(self._device).eval()
-        return {
-            label: score.by_reward_model(
-                model,
-                self._tokenizer,
-                self._prompts,
-                completions,
-                batch_size=self._batch_size,
-                on_batch=self._on_batch,
-            )
-            for label, completions in written.items()
-        }
 
     def judged(
         self,
@@ -228,33 +259,13 @@ class _Judge:
         ]
 
 
-def _subtract_reference(
-    judge: _Judge,
-    folder: str,
-    others: set[str],
-    written: Mapping[str, list[Completion]],
-    ratios: dict[str, list[float] | None],
-) -> None:
-    """Turn log-probabilities into log-ratios to the reference; the reference's own are zero."""
-    model = judge.reference(folder) if others else None
-    for label, own in ratios.items():
-        if own is None:
-            ratios[label] = [0.0] * len(written[label])
-            continue
-        given = judge.log_probabilities(model, written[label])
-        ratios[label] = [a - b for a, b in zip(own, given, strict=True)]
-    del model
-    gc.collect()
-
-
-def _gathered(own: list[_Judged], world: int) -> list[_Judged]:
+def _gathered(own: list[_Judged], rows: int, world: int) -> list[_Judged]:
     """The rows of all ranks in the order of the data set: rank r has rows r, r + world, …"""
     if world == 1:
         return own
     shares: list[Any] = [None] * world
     dist.all_gather_object(shares, own)
-    total = sum(map(len, shares))
-    return [shares[i % world][i // world] for i in range(total)]
+    return [shares[i % world][i // world] for i in range(rows)]
 
 
 def _summary(

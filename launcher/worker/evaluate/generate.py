@@ -41,9 +41,13 @@ def generate(
     *,
     batch_size: int,
     seed: int,
+    synced: bool = False,
     on_batch: Callable[[], None],
 ) -> list[Completion]:
-    """One completion a prompt, in order. The same arguments give the same completions."""
+    """One completion a prompt, in order. The same arguments give the same completions.
+
+    `synced` keeps all ranks at it until the last has finished, as ZeRO-3 needs.
+    """
     stops = _end_tokens(model, tokenizer)
     # In place of the model's own: what that leaves unset here would be taken from there.
     model.generation_config = _generation_config(config, stops, tokenizer.pad_token_id)
@@ -52,7 +56,7 @@ def generate(
         batch = [prompt_tokens(prompt, tokenizer) for prompt in prompts[start : start + batch_size]]
         ids, mask = padded(batch, tokenizer.pad_token_id, "left", model.device)
         torch.manual_seed(seed + start)
-        output = model.generate(input_ids=ids, attention_mask=mask)
+        output = model.generate(input_ids=ids, attention_mask=mask, synced_gpus=synced)
         for prompt, row in zip(batch, output[:, ids.size(1) :].tolist(), strict=True):
             end = next((i + 1 for i, token in enumerate(row) if token in stops), None)
             sampled = row[:end]

@@ -44,6 +44,7 @@ def run(context: Context, stop: Stop) -> Finished:
         batch_size=context.stage_plan.micro_batch,
         seed=stage.seed,
         on_progress=lambda done, total: context.report("evaluate", done, total),
+        deepspeed=context.stage_plan.deepspeed,
     )
     if context.is_main:
         evaluation.write(context.paths, result)
