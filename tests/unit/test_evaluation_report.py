@@ -94,7 +94,10 @@ def test_long_answers_are_folded_below_themselves() -> None:
         {"prompt": words, "answers": {"sft": {"text": words, "measures": {"reward": 1.0}}}}
     ]
     text = render_text(found, width=60)
-    assert all(len(line) <= 60 for line in text[text.index("»") :].splitlines())
+    lines = text[text.index("»") :].splitlines()
+    assert all(len(line) <= 60 for line in lines)
+    answer = lines.index(next(line for line in lines if line.startswith("  sft")))
+    assert all(line.startswith(" " * 12 + "word") for line in lines[answer + 1 : -1])
 
 
 def test_an_empty_answer_is_called_nothing() -> None:
