@@ -48,9 +48,10 @@ def test_stages_wait_for_each_other_and_cancel_leaves_another_run_alone(shell: S
         "pending",
         "running",
     }
-    refused = shell.start("submit", TINY, slow, "--json")
-    assert refused.communicate(timeout=60)[1]
     shell.run("cancel", other["run"])
+    refused = shell.start("submit", TINY, slow)
+    assert f"launcher resume {other['run']}" in refused.communicate(timeout=60)[1]
+    assert refused.returncode == 2
 
 
 def test_a_failed_stage_says_why_and_the_same_command_goes_on(shell: Shell) -> None:
