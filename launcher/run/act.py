@@ -72,7 +72,12 @@ def _local_view(run: RunPaths) -> state.View:
     if local_chain.holder(run) is None:
         return state.View(queue={}, chain_alive=False)
     # The chain runs one stage at a time: the one that it announced last.
-    intents = [e for e in journal.read(run.journal) if e.kind == "intent"]
+    intents: list[journal.Event] = []
+    for event in journal.read(run.journal):
+        if event.kind == "resumed":
+            intents = []
+        elif event.kind == "intent":
+            intents.append(event)
     if not intents or intents[-1].stage is None or intents[-1].token is None:
         return state.View(queue={}, chain_alive=True)
     key = tag(run.root.name, intents[-1].stage, intents[-1].token)
@@ -157,11 +162,14 @@ def _submit_local(run: RunPaths, plan: Plan, now: state.RunState) -> list[Done]:
     if waiting and not running:
         env = {**os.environ, "PYTHONPATH": str(run.code)}
         argv = [sys.executable, "-m", "launcher.run.local_chain", str(run.root)]
-        journal.append(run.journal, journal.Event("resumed", time.time()))
-        shell.detach(argv, run.local_log, env)
+        resumed = journal.append(run.journal, journal.Event("resumed", time.time()))
+        chain = shell.detach(argv, run.local_log, env)
         deadline = time.monotonic() + START_S
-        while local_chain.holder(run) is None and not look(run, plan).settled:
-            if time.monotonic() > deadline:
+        while local_chain.holder(run) is None:
+            ended = chain.poll() is not None
+            if ended and journal.read(run.journal)[-1].number > resumed.number:
+                break
+            if ended or time.monotonic() > deadline:
                 raise LauncherError("the chain did not start", hint=f"see {run.local_log}")
             time.sleep(0.05)
     done: list[Done] = []

@@ -105,13 +105,17 @@ def fold(
 ) -> RunState:
     """Pure: the same words give the same state."""
     submissions = journal.submissions(events)
-    whole = [e.kind for e in events if e.stage is None]
-    run_cancelled = bool(whole) and whole[-1] == "cancelled"
+    whole = [e for e in events if e.stage is None]
+    run_cancelled = bool(whole) and whole[-1].kind == "cancelled"
+    resumed = max((e.number for e in whole if e.kind == "resumed"), default=0)
+    submitted_since = {e.stage for e in events if e.kind == "intent" and e.number > resumed}
     states: dict[str, StageState] = {}
     for planned in plan.stages:
         submission = submissions.get(planned.name)
         state = _stage(run_id, planned, submission, records[planned.name], view)
-        if state.state == "absent" and view.chain_alive:
+        left = state.state in ("failed", "cancelled") and planned.name not in submitted_since
+        if view.chain_alive and (state.state == "absent" or left):
+            # The chain without Slurm has gone on and comes to this stage yet.
             state = _with(state, "pending", "waits for the stage before it")
         elif state.state == "absent" and run_cancelled and submission is None:
             state = _with(state, "cancelled", "")
