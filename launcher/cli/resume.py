@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from launcher.cli import follow, output, settings
+from launcher.cli import output, settings
 
 
 @click.command()
@@ -14,6 +14,7 @@ from launcher.cli import follow, output, settings
 @settings.json_option
 def command(run: str | None, wait: bool, runs: Path, as_json: bool) -> None:
     """Go on with RUN (the newest without a name) where it stopped; what is complete stays."""
+    from launcher.cli import follow
     from launcher.run import act, folder
 
     found = folder.find(runs, run)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from launcher.cli import follow, output, plan_text, settings
+from launcher.cli import output, plan_text, settings
 
 
 @click.command()
@@ -41,12 +41,14 @@ def command(
     launcher submit ppo_7b stages.ppo.train.learning_rate=1e-6 --cluster mixed
     """
     from launcher.cli.prepare import prepare
-    from launcher.run import act, folder
 
     prepared = prepare(recipe, overrides, cluster)
     if dry_run:
         plan_text.show(prepared.plan, runs, show_sbatch=show_sbatch, explain=False, as_json=as_json)
         return
+    from launcher.cli import follow
+    from launcher.run import act, folder
+
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
         output.note(plan_text.render(prepared.plan))
         click.confirm("\nSubmit?", default=True, abort=True, err=True)

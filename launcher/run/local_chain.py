@@ -20,7 +20,6 @@ from launcher.records import attempts, complete, files, journal
 from launcher.records.paths import RunPaths
 from launcher.run.folder import load_plan
 from launcher.run.request import job_request
-from launcher.scheduler.local import LocalJob
 
 POLL_S = 0.2
 LOCK_S = 2.0
@@ -90,6 +89,9 @@ def _chain(run: RunPaths, plan: Plan) -> int:
 
 def _run(run: RunPaths, plan: Plan, planned: StagePlan) -> bool:
     """Whether the stage is complete after its job ended."""
+    # Submitit takes a while to load, and `holder` is asked by every command.
+    from launcher.scheduler.local import LocalJob
+
     token = uuid.uuid4().hex
     stage = run.stage(planned.name)
     files.private_folder(stage.logs)

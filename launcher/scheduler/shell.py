@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launcher.errors import LauncherError, SchedulerUnavailable
 
-# Slurm's own words for a controller that may answer later.
-_TRANSIENT = (
-    "Unable to contact slurm controller",
-    "Socket timed out",
-    "Connection refused",
-    "Zero Bytes were transmitted",
-    "Resource temporarily unavailable",
+# Slurm's own words for a controller that may answer later, and for none that it knows of.
+_SILENT = (
+    "unable to contact slurm controller",
+    "timed out",
+    "connection refused",
+    "zero bytes were transmitted",
+    "resource temporarily unavailable",
 )
+_UNKNOWN = "could not establish a configuration source"
+_AGAIN = "try the same command again in a minute"
 
 
 class CommandFailed(LauncherError):
@@ -41,24 +44,46 @@ def run(argv: Sequence[str], timeout: float = 30) -> str:
         ) from error
     except subprocess.TimeoutExpired as error:
         raise SchedulerUnavailable(
-            f"{name} did not answer within {timeout:g} s", hint="try again in a minute"
+            f"{name} did not answer within {timeout:g} s", hint=_AGAIN
         ) from error
     if done.returncode != 0:
         words = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
-        if any(sign in words for sign in _TRANSIENT):
-            raise SchedulerUnavailable(f"{name}: {words}", hint="try again in a minute")
-        raise CommandFailed(f"{name}: {words}")
+        raise unavailable(words) or CommandFailed(said(words, name))
     return done.stdout
 
 
-def detach(argv: Sequence[str], log: Path, env: Mapping[str, str]) -> int:
-    """Start `argv` in a session of its own, so that it outlives the terminal. Returns its pid.
+def unavailable(words: str) -> SchedulerUnavailable | None:
+    """The error that `words` of a Slurm command amount to where Slurm does not answer, else None.
+
+    Pure.
+    """
+    lowered = words.lower()
+    if _UNKNOWN in lowered:
+        return SchedulerUnavailable(
+            "Slurm is installed here and knows of no cluster (no slurm.conf)",
+            hint="run on a login node of the cluster; `--cluster local` plans for this machine",
+        )
+    if any(sign in lowered for sign in _SILENT):
+        return SchedulerUnavailable(f"Slurm does not answer: {said(words)}", hint=_AGAIN)
+    return None
+
+
+def said(words: str, name: str = "") -> str:
+    """The last complaint in the output of a Slurm command, in one line. Pure."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    complaints = [line for line in lines if re.match(r"\w+: (error|fatal): ", line)]
+    line = (complaints or lines or ["no words"])[-1]
+    return line if not name or line.startswith(f"{name}: ") else f"{name}: {line}"
+
+
+def detach(argv: Sequence[str], log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start `argv` in a session of its own, so that it outlives the terminal.
 
     Its output is appended to `log`.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
@@ -68,4 +93,3 @@ def detach(argv: Sequence[str], log: Path, env: Mapping[str, str]) -> int:
         )
     finally:
         os.close(descriptor)
-    return process.pid
