@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from launcher.scheduler.jobs import QueuedJob, QueueState
 
 # The text formats are stable from 22.05 to 24.11 and much faster than --json. The comment stands
@@ -74,18 +76,29 @@ def parse_squeue(text: str) -> dict[str, QueuedJob]:
         if len(fields) < 6 or not fields[5].startswith("launcher:"):
             continue
         job_id, word, reason, starts, nodes, tag = fields
-        state = _STATES.get(word.split()[0], "pending")
+        state = _STATES.get(word, "pending")
         if state == "pending" and reason == "DependencyNeverSatisfied":
             state = "blocked"
         known = jobs.get(tag)
-        if known is None or int(known.job_id) < int(job_id):
+        if known is None or _number(known.job_id) < _number(job_id):
             jobs[tag] = QueuedJob(
                 job_id=job_id,
                 tag=tag,
                 state=state,
                 word=word,
-                reason=_REASONS.get(reason, reason),
+                reason=_in_words(reason),
                 starts="" if starts == "N/A" else starts,
                 nodes=nodes,
             )
     return jobs
+
+
+def _in_words(reason: str) -> str:
+    """`ReqNodeNotAvail, UnavailableNodes:n1` is a known reason with a detail."""
+    known, comma, detail = reason.partition(",")
+    words = _REASONS.get(known, known.replace("_", " "))
+    return f"{words} ({detail.strip(' _')})" if comma else words
+
+
+def _number(job_id: str) -> int:
+    return int(re.match(r"\d*", job_id)[0] or 0)  # type: ignore[index]
