@@ -18,6 +18,8 @@ from launcher.records import files, journal
 from launcher.records.paths import RunPaths
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+# `%` and `\\` mean something to Slurm in the name of a log, `:` parts the folders of PYTHONPATH.
+_UNFIT = set("%\\:")
 
 
 def create(
@@ -30,10 +32,11 @@ def create(
     at once make one run. Raises UsageError for a folder that jobs could not write to.
     """
     root = runs.resolve()
-    if any(ord(letter) < 32 for letter in str(root)) or "%" in str(root):
+    if not root.as_posix().isprintable() or set(str(root)) & _UNFIT:
         raise UsageError(
-            f"Slurm cannot write its logs below {str(root)!r}",
-            hint="choose a --runs folder without control characters and percent signs",
+            f"jobs cannot work below {str(root)!r}",
+            hint="choose a --runs folder without percent signs, backslashes, colons and"
+            " control characters",
         )
     files.private_folder(root)
     base = f"{plan.name}-{plan.identity[:8]}"
