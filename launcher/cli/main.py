@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import Any, NoReturn
@@ -72,6 +73,10 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the command line; never returns."""
     os.umask(0o077)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that knows no `×` gets a question mark, not a traceback.
+            stream.reconfigure(errors="replace")
     try:
         result: Any = cli.main(standalone_mode=False)
         sys.stdout.flush()
@@ -88,7 +93,10 @@ def main() -> NoReturn:
         print("interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:
-        # The reader has seen enough; a second complaint at exit would be noise.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.silence()
         code = 0
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        output.error(LauncherError(f"{place}{error.strerror or error}"))
+        code = LauncherError.exit_code
     sys.exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -18,17 +19,31 @@ def data(kind: str, value: Any) -> None:
     """Print `value` as one JSON document that names its kind and the schema's version."""
     document = {"schema_version": SCHEMA_VERSION, "kind": kind, "data": value}
     encoded = msgspec.json.encode(document, enc_hook=_plain)
-    click.echo(msgspec.json.format(encoded, indent=2))
+    _print(msgspec.json.format(encoded, indent=2).decode())
 
 
 def text(words: str) -> None:
     """Print data for people."""
-    click.echo(words)
+    _print(words)
 
 
 def note(words: str) -> None:
     """Say something beside the data."""
     click.echo(words, err=True)
+
+
+def _print(words: str) -> None:
+    try:
+        click.echo(words)
+    except BrokenPipeError as error:
+        # Click would end the program with 1; the reader has just seen enough.
+        silence()
+        raise click.exceptions.Exit(0) from error
+
+
+def silence() -> None:
+    """Let what is still buffered for standard output go nowhere, so that no one complains."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def error(problem: LauncherError) -> None:

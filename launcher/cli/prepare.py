@@ -49,5 +49,7 @@ def _stored(path: Path, overrides: Sequence[str]) -> Prepared:
         text = path.read_text()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8") from error
     plan = plan_from_json(text)
     return Prepared(plan, {"name": plan.name, "plan": "given as plan.json"})
