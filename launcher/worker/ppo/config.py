@@ -43,6 +43,9 @@ REFUSED: dict[str, str] = {
     "vllm_importance_sampling_clip_max": "PPO recomputes the log-probabilities it starts from",
     "vllm_importance_sampling_clip_min": "PPO recomputes the log-probabilities it starts from",
     "vllm_importance_sampling_cap": "PPO recomputes the log-probabilities it starts from",
+    "sync_ref_model": "PPO's KL penalty is against a reference that stays",
+    "ref_model_mixup_alpha": "PPO's KL penalty is against a reference that stays",
+    "ref_model_sync_steps": "PPO's KL penalty is against a reference that stays",
     "use_transformers_paged": "use `use_transformers_continuous_batching`",
     "auto_find_batch_size": "the launcher sets the micro-batch",
 }

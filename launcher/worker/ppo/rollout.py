@@ -40,9 +40,9 @@ def load_rollout(
     path = path_of(folder, process_index)
     if not path.is_file():
         return None
-    with safe_open(path, framework="pt", device=str(device)) as file:
+    with safe_open(path, framework="pt") as file:
         if file.metadata()["world_size"] != str(world_size):
             return None
-        whole = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        whole = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
     micro_batches: list[MicroBatch] = split_tensor_dict(whole, steps)
     return micro_batches
