@@ -29,8 +29,8 @@ def residents(stage: Stage, shapes: Mapping[str, ModelShape]) -> tuple[Resident,
     """The models of a stage, the one that trains (or generates) first.
 
     `shapes` is keyed by role; for `evaluate`, `candidate` is the largest of the candidates.
-    A reference stands for the policy at its start: with an adapter the frozen base is that, and
-    without a KL penalty none is needed.
+    The reference is the policy at its start, where the recipe names no other: with an adapter the
+    frozen base is that, and without a KL penalty none is loaded.
     """
     if stage.method == "evaluate":
         return tuple(
@@ -42,7 +42,9 @@ def residents(stage: Stage, shapes: Mapping[str, ModelShape]) -> tuple[Resident,
     main = shapes[main_role]
     found = [_trained(stage, main_role, main)]
     if METHODS[stage.method].online:
-        if stage.peft is None and stage.train.get("kl_coef") != 0:
+        policy = stage.models.get(main_role)
+        is_policy = stage.models.get("reference", policy) == policy
+        if stage.train.get("kl_coef") != 0 and not (stage.peft is not None and is_policy):
             reference = shapes.get("reference", main)
             found.append(Resident("reference", reference, reference.parameters, 0))
         if "value_model" in shapes:

@@ -33,6 +33,11 @@ def keywords(context: Context) -> dict[str, Any]:
     }
     if plan.gradient_checkpointing:
         values["activation_checkpointing_kwargs"] = {"use_reentrant": False}
+    if METHODS[stage.method].online:
+        # A recipe that pins it has had it pinned in the plan.
+        values["ds3_gather_for_generation"] = plan.gather_for_generation
+    # `models` has loaded with them; to the trainers, which are given models, they mean nothing.
+    values.pop("model_init_kwargs", None)
     if plan.deepspeed is not None:
         values["deepspeed"] = str(context.paths.deepspeed)
     elif context.world > 1:

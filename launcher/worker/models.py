@@ -35,7 +35,7 @@ def tokenizer(context: Context) -> Any:
 
 
 def weights_dtype(context: Context) -> Any:
-    """The torch dtype that weights are loaded in.
+    """The torch dtype that the weights of a training are loaded in.
 
     Weights that train keep a float32 master: DeepSpeed makes it from half-precision weights, and
     without DeepSpeed the weights themselves are it, under autocast. Frozen bases of adapters stay
@@ -43,18 +43,35 @@ def weights_dtype(context: Context) -> Any:
     """
     import torch
 
-    plan, stage = context.stage_plan, context.stage
-    if plan.deepspeed is None and stage.peft is None and stage.method != "evaluate":
+    if context.stage_plan.deepspeed is None and context.stage.peft is None:
         return torch.float32
-    return getattr(torch, stage.dtype)
+    return frozen_dtype(context)
 
 
-def causal(context: Context, folder: str, dtype: Any = None) -> Any:
-    """A causal language model. Raises UsageError for a reward model's folder."""
-    return load_causal(folder, dtype or weights_dtype(context))
+def frozen_dtype(context: Context) -> Any:
+    """The torch dtype of models that only read: the stage's."""
+    import torch
+
+    return getattr(torch, context.stage.dtype)
 
 
-def load_causal(folder: str, dtype: Any) -> Any:
+def causal(context: Context, folder: str) -> Any:
+    """A causal language model to train. Raises UsageError for a reward model's folder."""
+    return load_causal(folder, weights_dtype(context), **_chosen(context))
+
+
+def frozen_causal(context: Context, folder: str) -> Any:
+    """A causal language model that only reads. Raises UsageError for a reward model's folder."""
+    return load_causal(folder, frozen_dtype(context), **_chosen(context))
+
+
+def _chosen(context: Context) -> dict[str, Any]:
+    """What the recipe says of how models are loaded; TRL takes it as JSON text too."""
+    given = context.stage.train.get("model_init_kwargs") or {}
+    return dict(json.loads(given) if isinstance(given, str) else given)
+
+
+def load_causal(folder: str, dtype: Any, **chosen: Any) -> Any:
     """The causal language model in `folder` (or an adapter on its base), in a torch dtype.
 
     Raises UsageError for a reward model's folder.
@@ -63,22 +80,20 @@ def load_causal(folder: str, dtype: Any) -> Any:
 
     if _is_classifier(folder):
         raise UsageError(f"{folder} is a reward model, where a policy is needed")
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **chosen)
 
 
 def new_reward_model(context: Context, folder: str, pad: int) -> Any:
     """A one-label sequence classifier on the trunk of `folder`, its head new unless it has one."""
-    return _classifier(folder, weights_dtype(context), pad)
+    return _classifier(folder, weights_dtype(context), pad, **_chosen(context))
 
 
 def trained_reward_model(context: Context, folder: str, pad: int) -> Any:
     """A reward model that was trained as one, in the stage's dtype. Raises UsageError."""
-    import torch
-
-    return load_reward_model(folder, getattr(torch, context.stage.dtype), pad)
+    return load_reward_model(folder, frozen_dtype(context), pad, **_chosen(context))
 
 
-def load_reward_model(folder: str, dtype: Any, pad: int) -> Any:
+def load_reward_model(folder: str, dtype: Any, pad: int, **chosen: Any) -> Any:
     """The trained reward model in `folder`, in a torch dtype. Raises UsageError.
 
     A policy's folder would load too, with a head of random weights.
@@ -88,7 +103,7 @@ def load_reward_model(folder: str, dtype: Any, pad: int) -> Any:
             f"{folder} is not a reward model: its config.json names no sequence classifier",
             hint="refer to a stage of method `reward`, or to a folder that holds a reward model",
         )
-    model = _classifier(folder, dtype, pad)
+    model = _classifier(folder, dtype, pad, **chosen)
     if model.config.num_labels != 1:
         raise UsageError(
             f"the reward model {folder} has {model.config.num_labels} labels; it needs one"
@@ -96,10 +111,12 @@ def load_reward_model(folder: str, dtype: Any, pad: int) -> Any:
     return model
 
 
-def _classifier(folder: str, dtype: Any, pad: int) -> Any:
+def _classifier(folder: str, dtype: Any, pad: int, **chosen: Any) -> Any:
     from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=1, dtype=dtype, **chosen
+    )
     model.config.pad_token_id = pad
     return model
 
