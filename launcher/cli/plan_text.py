@@ -86,6 +86,8 @@ def _explain(planned: StagePlan) -> str:
         bar = "█" * max(1, round(BAR * size / largest)) if size else ""
         lines.append(f"  {item:<22} {size / GIB:8.2f} GiB  {bar}")
     lines.append(f"  {'host memory':<22} {planned.estimate.host_bytes / GIB:8.2f} GiB")
+    for item, size in planned.estimate.node_items.items():
+        lines.append(f"  {item:<22} {size / GIB:8.2f} GiB of host memory a node")
     for lost in planned.rejected:
         lines.append(f"  not {lost.what}: {lost.why}")
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from launcher.recipe.types import Offload
@@ -56,6 +56,8 @@ class MemoryEstimate:
     phases: tuple[Phase, ...]
     host_bytes: int
     """Host memory of one process (bytes): offloaded states, loading, data workers."""
+    node_items: Mapping[str, int] = field(default_factory=dict)
+    """Host memory of a node that does not grow with its processes: item → bytes."""
 
     @property
     def peak(self) -> Phase:

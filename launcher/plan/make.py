@@ -19,6 +19,9 @@ from launcher.plan.types import SCHEMA_VERSION, Allocation, Plan, Rejected, Stag
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Recipe, Stage
 
+LEAST_HOST_GIB = 4
+"""Asked of every node at least: less would save nothing that a killed stage is worth."""
+
 
 def make_plan(
     recipe: Recipe,
@@ -243,8 +246,8 @@ def _indivisible(search: Search, layout: Layout) -> UsageError:
 
 def _host_memory(choice: Choice) -> float:
     group = choice.layout.group
-    needs = host_bytes(choice.estimate, choice.layout.per_node)
-    return float(min(-(-needs // GIB), max(1, int(group.memory_gib))))
+    needs = -(-host_bytes(choice.estimate, choice.layout.per_node) // GIB)
+    return float(min(max(needs, LEAST_HOST_GIB), max(1, int(group.memory_gib))))
 
 
 def _stand_in(stage: Stage) -> StagePlan:

@@ -69,6 +69,11 @@ class Misfit:
         host = self.host_needs / max(1, self.host_usable)
         return max(host, self.needs / max(1, self.usable)) if self.layout.on_gpus else host
 
+    @property
+    def distance(self) -> tuple[float, int]:
+        """Orders misfits of a layout: where the host is shortest, by what a GPU needs."""
+        return self.excess, self.needs
+
 
 @dataclass
 class Search:
@@ -112,12 +117,14 @@ class Search:
     def variants(self, layout: Layout) -> Iterator[dict[str, Any]]:
         """The keywords of `Settings`, but for batch sizes, that may be tried on `layout`."""
         pins, processes = self.stage.resources, layout.processes
-        generates = METHODS[self.stage.method].online or self.stage.method == "evaluate"
         trains = self.stage.method != "evaluate"
         pinned_gather = self.stage.train.get("ds3_gather_for_generation")
         for zero, offload in self._zero_and_offload(processes, layout.on_gpus):
             gathers: tuple[bool, ...] = (True,)
-            if zero == 3 and generates:
+            if zero == 3 and not trains:
+                # Weights are divided because they do not fit whole, while generating either.
+                gathers = (False,)
+            elif zero == 3 and METHODS[self.stage.method].online:
                 gathers = (True, False) if pinned_gather is None else (bool(pinned_gather),)
             checkpoints: tuple[bool, ...] = (False, True) if trains else (False,)
             if pins.gradient_checkpointing is not None and trains:
@@ -187,7 +194,7 @@ class Search:
             smallest = Settings(**keywords, micro_batch=batches[-1][0], accumulation=batches[-1][1])
             misfit = self._misfit(layout, smallest, usable, host)
             if misfit is not None:
-                if closest is None or misfit.excess < closest.excess:
+                if closest is None or misfit.distance < closest.distance:
                     closest = misfit
                 continue
             for micro, accumulation in batches:
@@ -238,4 +245,4 @@ def usable_bytes(cluster: Cluster, layout: Layout) -> int:
 
 def host_bytes(found: MemoryEstimate, per_node: int) -> int:
     """Host memory to ask of a node."""
-    return int(found.host_bytes * per_node * HOST_FACTOR)
+    return int(found.host_bytes * per_node * HOST_FACTOR) + sum(found.node_items.values())
