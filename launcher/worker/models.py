@@ -84,8 +84,23 @@ def load_causal(folder: str, dtype: Any, **chosen: Any) -> Any:
 
 
 def new_reward_model(context: Context, folder: str, pad: int) -> Any:
-    """A one-label sequence classifier on the trunk of `folder`, its head new unless it has one."""
-    return _classifier(folder, weights_dtype(context), pad, **_chosen(context))
+    """A one-label sequence classifier on the trunk of `folder`, its head new unless it has one.
+
+    The head trains beside an adapter too, so that without DeepSpeed it is float32 in any case.
+    """
+    model = _classifier(folder, weights_dtype(context), pad, **_chosen(context))
+    if context.stage_plan.deepspeed is None:
+        model.score.float()
+    return model
+
+
+def value_model(context: Context, folder: str, pad: int) -> Any:
+    """As `new_reward_model`; it trains whole, whatever the policy does."""
+    import torch
+
+    alone = context.stage_plan.deepspeed is None
+    dtype = torch.float32 if alone else frozen_dtype(context)
+    return _classifier(folder, dtype, pad, **_chosen(context))
 
 
 def trained_reward_model(context: Context, folder: str, pad: int) -> Any:

@@ -23,7 +23,7 @@ def run(context: Context, stop: Stop) -> Finished | None:
         reward_model=models.trained_reward_model(context, reward_model, pad),
         ref_model=None if reference is None else models.frozen_causal(context, reference),
         value_model=(
-            None if value_model is None else models.new_reward_model(context, value_model, pad)
+            None if value_model is None else models.value_model(context, value_model, pad)
         ),
         args=config,
         train_dataset=data.training_set(context, tokenizer),

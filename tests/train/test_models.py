@@ -1,0 +1,76 @@
+"""The precision that models are loaded in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import get_peft_model
+
+from launcher.cluster.profile import load_profile
+from launcher.models.find import shape_of
+from launcher.plan.make import make_plan
+from launcher.recipe.load import load_recipe
+from launcher.recipe.types import Peft
+from launcher.records.paths import RunPaths
+from launcher.shipped import shipped
+from launcher.worker import models
+from launcher.worker.context import Context
+
+BASE = str(shipped("recipes") / "tiny" / "model")
+
+
+def context(root: Path, stage: str, *, zero: int = 0, **changed: Any) -> Context:
+    """The first rank of a stage of the tiny chain in bfloat16."""
+    divided = [f"resources.zero_stage={zero}", "resources.gpus=2"] if zero else []
+    recipe = load_recipe("tiny/ppo", ["dtype=bfloat16", *divided])
+    plan = make_plan(recipe, load_profile("dev"), shape_of, trl_version="1.16.0")
+    planned = plan.stage(stage)
+    planned = replace(planned, stage=replace(planned.stage, **changed))
+    return Context(RunPaths(root), plan, planned, "token", "1", 0, 1, 0, 0.0)
+
+
+@pytest.fixture
+def reward_model(tmp_path: Path) -> str:
+    from transformers import AutoModelForSequenceClassification
+
+    folder = str(tmp_path / "reward")
+    AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=1).save_pretrained(folder)
+    return folder
+
+
+def test_weights_that_train_are_float32_alone_and_bfloat16_beside_deepspeeds_master(
+    tmp_path: Path,
+) -> None:
+    assert models.causal(context(tmp_path, "ppo"), BASE).dtype == torch.float32
+    assert models.causal(context(tmp_path, "ppo", zero=3), BASE).dtype == torch.bfloat16
+
+
+def test_frozen_weights_are_bfloat16_with_and_without_deepspeed(
+    tmp_path: Path, reward_model: str
+) -> None:
+    for zero in (0, 3):
+        here = context(tmp_path, "ppo", zero=zero)
+        assert models.frozen_causal(here, BASE).dtype == torch.bfloat16
+        assert models.trained_reward_model(here, reward_model, 0).dtype == torch.bfloat16
+
+
+def test_all_that_trains_beside_a_bfloat16_base_is_float32(tmp_path: Path) -> None:
+    rewards = context(tmp_path, "rm", peft=Peft())
+    adapter = models.lora(rewards, "SEQ_CLS")
+    model = get_peft_model(models.new_reward_model(rewards, BASE, 0), adapter)
+    trained = {p.dtype for p in model.parameters() if p.requires_grad}
+    frozen = {p.dtype for n, p in model.named_parameters() if "layers" in n and "base_layer" in n}
+    assert trained == {torch.float32}
+    assert frozen == {torch.bfloat16}
+    values = models.value_model(context(tmp_path, "ppo", peft=Peft()), BASE, 0)
+    assert values.dtype == torch.float32
+
+
+def test_a_recipe_says_how_models_are_loaded(tmp_path: Path) -> None:
+    for given in ({"attn_implementation": "eager"}, '{"attn_implementation": "eager"}'):
+        here = context(tmp_path, "sft", train={"model_init_kwargs": given})
+        assert models.causal(here, BASE).config._attn_implementation == "eager"
