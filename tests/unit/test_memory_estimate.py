@@ -100,6 +100,20 @@ def test_ppo_needs_no_reference_with_an_adapter_or_without_a_penalty() -> None:
     assert "reference" not in items(of(stage("ppo", train={"kl_coef": 0.0})), "rollout")
 
 
+def test_a_reference_of_its_own_stays_in_memory_beside_an_adapter() -> None:
+    given = stage("ppo", peft=Peft())
+    given = replace(given, models={**given.models, "reference": "stage:other"})
+    assert items(of(given), "rollout")["reference"] == 2 * P
+
+
+def test_a_node_that_may_build_deepspeeds_kernels_has_room_for_two_compilers() -> None:
+    built = {"DeepSpeed's kernel build": 3 * GIB}
+    assert of(stage(), device="cpu", processes=2, zero_stage=2).node_items == built
+    assert of(stage(), processes=8, zero_stage=3, offload="optimizer").node_items == built
+    assert of(stage(), processes=8, zero_stage=3).node_items == {}
+    assert of(stage(), device="cpu", processes=2).node_items == {}
+
+
 def test_a_separate_value_model_trains_beside_the_policy() -> None:
     given = stage("ppo")
     roles = dict.fromkeys(("policy", "reward_model", "reference"), SEVEN)

@@ -156,6 +156,21 @@ def test_a_machine_without_gpus_runs_one_process_unless_told() -> None:
     assert (two.allocation.processes, two.zero_stage, two.allocation.cpus_per_task) == (2, 0, 1)
 
 
+def test_host_memory_has_a_floor_and_room_for_deepspeeds_kernels() -> None:
+    alone = plan_one(stage(model="tiny", resources=pinned(gpus=1)), STAND_INS)
+    assert alone.allocation.host_memory_gib == 4
+    divided = pinned(gpus=2, nodes=2, zero_stage=3)
+    together = plan_one(stage(model="tiny", resources=divided), STAND_INS)
+    needs = together.estimate.host_bytes + sum(together.estimate.node_items.values())
+    assert together.allocation.host_memory_gib * GIB >= needs > 4 * GIB
+
+
+def test_evaluation_under_zero_3_never_counts_on_whole_weights() -> None:
+    each = plan_one(stage("evaluate", resources=pinned(gpus=2, zero_stage=3)))
+    assert each.zero_stage == 3
+    assert not each.gather_for_generation
+
+
 def test_a_machine_without_gpus_is_bound_by_host_memory() -> None:
     with pytest.raises(DoesNotFit, match="host memory"):
         plan_one(stage(model="Qwen/Qwen2.5-7B"), LAPTOP)
