@@ -37,6 +37,12 @@ class JobRequest:
         return f"{self.run_id}.{self.stage}"
 
     @property
+    def folder(self) -> Path:
+        """Where it runs. Not where the user stands: `python -m` imports from there first, so that
+        a checkout would go before the run's own code."""
+        return self.logs.parent
+
+    @property
     def tag(self) -> str:
         """What proves that a job of the queue is this one: an id alone proves nothing."""
         return tag(self.run_id, self.stage, self.token)

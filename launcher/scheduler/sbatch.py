@@ -27,7 +27,11 @@ def parameters(request: JobRequest) -> dict[str, Any]:
     """The keywords that Submitit makes the script from."""
     allocation, cluster = request.allocation, request.cluster
     partition = cluster.partition(allocation.partition)
-    extra: dict[str, Any] = {"requeue": True, "export": ",".join(EXPORTED)}
+    extra: dict[str, Any] = {
+        "requeue": True,
+        "export": ",".join(EXPORTED),
+        "chdir": request.folder,
+    }
     if cluster.reservation:
         extra["reservation"] = cluster.reservation
     gpus = _gpus(allocation, cluster)
@@ -48,7 +52,7 @@ def parameters(request: JobRequest) -> dict[str, Any]:
         "qos": partition.qos or cluster.qos,
         "constraint": cluster.constraint,
         "wckey": None,
-        "signal_delay_s": min(SIGNAL_LEAD_S, allocation.time_minutes * 60 // 2),
+        "signal_delay_s": signal_lead_s(allocation.time_minutes),
         "stderr_to_stdout": True,
         "setup": setup(request),
         # 22.05 does not hand --cpus-per-task on to srun, and --export would stop at the script.
@@ -59,6 +63,11 @@ def parameters(request: JobRequest) -> dict[str, Any]:
         ],
         "additional_parameters": extra,
     }
+
+
+def signal_lead_s(time_minutes: int) -> int:
+    """Seconds between the warning signal and the end of a time limit."""
+    return min(SIGNAL_LEAD_S, time_minutes * 60 // 2)
 
 
 def setup(request: JobRequest) -> list[str]:

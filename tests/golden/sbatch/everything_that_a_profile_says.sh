@@ -1,0 +1,34 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --account=lab-17
+#SBATCH --chdir=/scratch/ada/runs/demo-0a1b2c3d/stages/sft
+#SBATCH --comment=launcher:demo-0a1b2c3d:sft:f00d
+#SBATCH --constraint='ib&(a|b)'
+#SBATCH --cpus-per-task=8
+#SBATCH --export=HOME,USER,LOGNAME,SHELL,PATH,LANG,LC_ALL,TZ,SLURM_CONF,LD_LIBRARY_PATH,HF_HOME,HF_HUB_CACHE,XDG_CACHE_HOME,TORCH_EXTENSIONS_DIR
+#SBATCH --gpus-per-node=h100:8
+#SBATCH --job-name=demo-0a1b2c3d.sft
+#SBATCH --mem=524800M
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=8
+#SBATCH --open-mode=append
+#SBATCH --output=/scratch/ada/runs/demo-0a1b2c3d/stages/sft/logs/%j_0_log.out
+#SBATCH --partition=eighty
+#SBATCH --qos=long
+#SBATCH --requeue
+#SBATCH --reservation=course
+#SBATCH --signal=USR2@120
+#SBATCH --time=600
+
+# setup
+module load cuda/12.4
+source "$HOME/env/bin/activate"
+umask 077
+export NCCL_SOCKET_IFNAME='^lo,docker0'
+export WANDB_MODE=offline
+export PYTHONPATH=/scratch/ada/runs/demo-0a1b2c3d/code
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /scratch/ada/runs/demo-0a1b2c3d/stages/sft/logs/%j_%t_log.out --export=ALL --cpus-per-task=8 --kill-on-bad-exit=1 /opt/env/bin/python -u -m launcher.scheduler.entry /scratch/ada/runs/demo-0a1b2c3d sft f00d

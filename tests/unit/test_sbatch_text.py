@@ -1,0 +1,129 @@
+"""The batch script says what it was given, and bash expands none of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launcher.scheduler import sbatch
+from tests.unit.planning import LAPTOP, MIXED
+from tests.unit.running import ALLOCATION, request
+
+NASTY = {
+    "SPACES": "two  words ",
+    "QUOTES": """it's "so" """,
+    "COMMAND": "$(touch hacked) `touch hacked`",
+    "VARIABLE": "$HOME ${PATH} $$",
+    "LINES": "one\n#SBATCH --nodes=64\ntouch hacked\n",
+    "MARKS": "a;b&c|d>hacked<e*?[x]{1,2}~!#\\",
+    "EMPTY": "",
+    "LETTERS": "ünïcode ✓",
+    "DASH": "-n --help",
+}
+FOLDER = """runs of 'ada' & "bob" $(touch hacked) `x` ;#!*"""
+
+
+def bash(lines: Sequence[str], folder: Path) -> str:
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(lines)],
+        capture_output=True, text=True, cwd=folder, check=True, timeout=30,
+        env={"PATH": f"{folder}:{os.environ['PATH']}", "HOME": "/home/ada"},
+    )  # fmt: skip
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_bash_hands_on_every_value_as_it_was_given(tmp_path: Path) -> None:
+    asked = request(run=tmp_path / FOLDER, env=NASTY)
+    show = "import json, os; print(json.dumps(dict(os.environ)))"
+    lines = [*sbatch.setup(asked), f"{sys.executable} -S -c '{show}'"]
+    seen = json.loads(bash(lines, tmp_path))
+    assert {name: seen[name] for name in NASTY} == NASTY
+    assert seen["PYTHONPATH"] == str(tmp_path / FOLDER / "code")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_whole_script_runs_srun_once_with_the_words_that_were_meant(tmp_path: Path) -> None:
+    asked = request(run=tmp_path / FOLDER, env=NASTY, python="/opt/my env/python")
+    srun = tmp_path / "srun"
+    srun.write_text('#!/bin/bash\nprintf "%s\\n" "$@" END\n')
+    srun.chmod(0o755)
+    words = bash([sbatch.text(asked)], tmp_path).splitlines()
+    run = str(tmp_path / FOLDER)
+    assert words == [
+        "--unbuffered", "--output", f"{run}/stages/sft/logs/%j_%t_log.out",
+        "--export=ALL", "--cpus-per-task=8", "--kill-on-bad-exit=1",
+        "/opt/my env/python", "-u", "-m", "launcher.scheduler.entry", run, "sft", "f00d", "END",
+    ]  # fmt: skip
+    assert list(tmp_path.iterdir()) == [srun]
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_bash_reads_the_script_with_each_value(name: str, tmp_path: Path) -> None:
+    text = sbatch.text(request(run=tmp_path / FOLDER, env={name: NASTY[name]}))
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True, timeout=30)
+
+
+def test_no_value_adds_an_option_for_sbatch() -> None:
+    """sbatch reads options up to the first line that is neither blank nor a comment."""
+    text = sbatch.text(request(env=NASTY))
+    head = text.split("\numask 077\n")[0]
+    assert "--nodes=64" not in head
+    assert head.count("#SBATCH --nodes=") == 1
+    rest = text.splitlines()[len(head.splitlines()) :]
+    assert rest[0] == "umask 077"
+
+
+def test_the_profiles_own_lines_come_first_and_the_stages_variables_win() -> None:
+    cluster = replace(MIXED, setup=("module load cuda",), env={"A": "site", "B": "site"})
+    lines = sbatch.setup(request(cluster=cluster, env={"A": "stage"}))
+    assert lines[:2] == ["module load cuda", "umask 077"]
+    assert lines[2:4] == ["export A=stage", "export B=site"]
+
+
+def test_only_named_variables_leave_the_submitting_shell() -> None:
+    line = next(x for x in sbatch.text(request()).splitlines() if x.startswith("#SBATCH --export"))
+    names = line.partition("=")[2].split(",")
+    assert "HF_TOKEN" not in names and "ALL" not in names
+    assert "PATH" in names
+
+
+@pytest.mark.parametrize(
+    ("gpu_request", "typed", "line"),
+    [
+        ("gres", True, "#SBATCH --gres=gpu:h100:8"),
+        ("gres", False, "#SBATCH --gres=gpu:8"),
+        ("gpus-per-node", True, "#SBATCH --gpus-per-node=h100:8"),
+        ("gpus-per-node", False, "#SBATCH --gpus-per-node=8"),
+    ],
+)
+def test_gpus_are_asked_for_as_the_profile_says(gpu_request: str, typed: bool, line: str) -> None:
+    cluster = replace(MIXED, gpu_request=gpu_request, typed=typed)  # type: ignore[arg-type]
+    text = sbatch.text(request(cluster=cluster))
+    asked = [x for x in text.splitlines() if x.startswith(("#SBATCH --gres", "#SBATCH --gpus"))]
+    assert asked == [line]
+
+
+def test_a_stage_on_cpus_asks_for_no_gpu() -> None:
+    allocation = replace(ALLOCATION, partition="local", gpu=None, gpu_memory_gib=None, nodes=1)
+    text = sbatch.text(request(cluster=LAPTOP, allocation=allocation))
+    assert "gpu" not in text
+
+
+def test_the_partitions_account_and_qos_go_before_the_clusters() -> None:
+    eighty = replace(MIXED.partition("eighty"), account="lab-h100", qos="long")
+    cluster = replace(MIXED, partitions=(eighty,), account="lab", qos="normal")
+    text = sbatch.text(request(cluster=cluster))
+    assert "#SBATCH --account=lab-h100\n" in text and "#SBATCH --qos=long\n" in text
+
+
+def test_a_short_job_is_warned_at_half_its_time() -> None:
+    text = sbatch.text(request(allocation=replace(ALLOCATION, time_minutes=2)))
+    assert "#SBATCH --signal=USR2@60\n" in text
