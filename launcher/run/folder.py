@@ -131,7 +131,7 @@ def _snapshot(run: RunPaths, plan: Plan) -> None:
     """Copy this package and the user's own files: a queued chain runs what was submitted."""
     shutil.copytree(
         _PACKAGE,
-        run.code / _PACKAGE.name,
+        files.private_folder(run.code) / _PACKAGE.name,
         ignore=shutil.ignore_patterns("__pycache__", "share"),
     )
     for stage in plan.stages:

@@ -1,4 +1,4 @@
-"""The law of the house: what each package may import, read from the sources and seen at run time."""
+"""What each package may import, read from the sources and seen at run time."""
 
 from __future__ import annotations
 
