@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig
 from safetensors.torch import load_file
 from transformers import (
@@ -180,6 +181,27 @@ def test_a_reference_may_be_given(tmp_path: Path) -> None:
     assert ppo_task.logged(trainer, "kl")[0] > 0.1
 
 
+def test_messages_are_scored_through_the_chat_template(tmp_path: Path) -> None:
+    prompts = [[{"role": "user", "content": prompt}] for prompt in ppo_task.PROMPTS]
+    dataset = Dataset.from_dict({"prompt": prompts})
+    trainer = ppo_task.trainer(tmp_path, options={"train_dataset": dataset}, max_steps=1)
+    seen: list[str] = []
+    trainer.reward_funcs[0].register_forward_pre_hook(
+        lambda model, args, kwargs: seen.extend(
+            ppo_task.tokenizer().batch_decode(kwargs["input_ids"])
+        ),
+        with_kwargs=True,
+    )
+
+    trainer.train()
+
+    assert len(seen) == 16
+    for text in seen:
+        assert text.startswith("<|im_start|>user\n")
+        assert "<|im_end|>\n<|im_start|>assistant\n" in text
+        assert text.replace("<|endoftext|>", "").endswith("<|im_end|>\n")
+
+
 def test_evaluation_scores_held_out_prompts(tmp_path: Path) -> None:
     trainer = ppo_task.trainer(tmp_path, per_device_eval_batch_size=8, max_steps=1)
 
@@ -212,3 +234,8 @@ def test_a_reward_model_with_another_tokenizer_is_refused(tmp_path: Path) -> Non
 def test_a_language_model_is_refused_as_the_reward_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Qwen2ForCausalLM, not a sequence-classification model"):
         ppo_task.trainer(tmp_path, options={"reward_model": str(ppo_task.MODEL)})
+
+
+def test_too_few_prompts_for_one_rollout_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="48 prompts do not fill one rollout of 64"):
+        ppo_task.trainer(tmp_path, per_device_train_batch_size=64)

@@ -40,9 +40,20 @@ def load_value_model(source: str, **init: Any) -> PreTrainedModel:
 
 
 def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase | None:
-    """The tokenizer that lies beside a model's weights; None for a model without a folder."""
+    """The tokenizer that lies beside a model's weights; None for a model without a folder.
+
+    Raises `ValueError` where the folder has none, since nothing then says what the model reads.
+    """
     source = model.config.name_or_path
-    return AutoTokenizer.from_pretrained(source) if source else None
+    if not source:
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"The reward model in {source} has no tokenizer beside it to compare with the "
+            "policy's: save the one it was trained with there."
+        ) from error
 
 
 def check_fits(

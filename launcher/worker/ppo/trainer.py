@@ -56,7 +56,9 @@ class EpochSampler(RepeatSampler):
     of the first epoch again.
     """
 
-    epoch: Callable[[], int]
+    def __init__(self, prompts: Dataset, *, epoch: Callable[[], int], **repeats: Any) -> None:
+        super().__init__(prompts, mini_repeat_count=1, **repeats)
+        self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
         if self.shuffle:
@@ -75,8 +77,8 @@ class PPOTrainer(GRPOTrainer):
     one label, or a path to start it from (a policy's folder starts with a fresh score head).
     `train_dataset`: a column "prompt", text or messages.
 
-    Raises `ValueError` where policy and reward model have different tokenizers, or a model is not
-    of the kind that its role needs.
+    Raises `ValueError` where policy and reward model have different tokenizers, a model is not of
+    the kind that its role needs, or there are fewer prompts than one rollout takes.
     """
 
     _tag_names = ("trl", "ppo")
@@ -108,11 +110,18 @@ class PPOTrainer(GRPOTrainer):
         reward_processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: PeftConfig | None = None,
         callbacks: list[TrainerCallback] | None = None,
-        **kwargs: Any,
+        optimizers: tuple[Any, Any] = (None, None),
+        quantization_config: Any = None,
     ) -> None:
         if processing_class is None:
             source = model if isinstance(model, str) else model.config.name_or_path
             processing_class = AutoTokenizer.from_pretrained(source, padding_side="left")
+        if len(train_dataset) < args.generation_batch_size:
+            raise ValueError(
+                f"The {len(train_dataset)} prompts do not fill one rollout of "
+                f"{args.generation_batch_size}: bring more, or lower the batch or "
+                "`num_mini_batches`."
+            )
         init = _model_init(args)
         scorer = (
             reward.load_scorer(reward_model, **init)
@@ -135,7 +144,8 @@ class PPOTrainer(GRPOTrainer):
             reward_processing_classes=[scorer_tokenizer or processing_class],
             callbacks=callbacks,
             peft_config=peft_config,
-            **kwargs,
+            optimizers=optimizers,
+            quantization_config=quantization_config,
         )
         if self.is_fsdp_enabled:
             raise ValueError("PPO runs under DDP and DeepSpeed, not under FSDP: unset `fsdp`.")
@@ -201,10 +211,14 @@ class PPOTrainer(GRPOTrainer):
     # Data
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> RepeatSampler:
-        sampler = super()._get_train_sampler(dataset)
-        sampler.__class__ = EpochSampler
-        sampler.epoch = lambda: int(self.state.epoch or 0)
-        return sampler
+        return EpochSampler(
+            self.train_dataset if dataset is None else dataset,
+            epoch=lambda: int(self.state.epoch or 0),
+            batch_size=self.args.generation_batch_size,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            shuffle=self.shuffle_dataset,
+            seed=self.args.seed,
+        )
 
     # Rollout
 
