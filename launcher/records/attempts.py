@@ -14,8 +14,9 @@ Outcome = Literal["complete", "stopped", "terminated", "superseded", "error", "k
 by a signal without one; `superseded` because its submission is not the current one; `error` in the
 program; `killed` from outside."""
 
-Blame = Literal["program", "user"]
-"""Whose error it is; `user`: of the recipe or its data, with the way out in the message."""
+Blame = Literal["program", "user", "killed"]
+"""Whose error it is; `user`: of the recipe or its data, with the way out in the message; `killed`:
+a signal from outside ended the process."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +30,8 @@ Action = Literal["given", "complete", "queued", "adopted", "rewired", "submitted
 
 # How long a chain that was just started may take to say that it lives.
 START_S = 20
+# How long a chain on this machine may take to end, a checkpoint included.
+CANCEL_S = 60
 
 
 @dataclass(frozen=True)
@@ -210,9 +212,18 @@ def _cancel_local(run: RunPaths, plan: Plan) -> list[str]:
         return []
     active = [s.name for s in look(run, plan).stages if s.state in ("pending", "running")]
     journal.append(run.journal, journal.Event("cancelled", time.time()))
-    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + CANCEL_S
     while local_chain.holder(run) == pid:
+        # What a chain that does not end leaves behind ends by itself.
+        late = time.monotonic() > deadline
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
         time.sleep(0.1)
+    # Now that nothing is submitted any more: which stage it was that the chain had begun.
+    known = journal.submissions(journal.read(run.journal))
+    for stage in look(run, plan).stages:
+        if stage.name in active and stage.name in known and stage.state != "complete":
+            _note(run, "cancelled", stage.name, known[stage.name].token, stage.job_id)
     return active
 
 

@@ -13,22 +13,24 @@ import time
 import uuid
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from launcher.plan.types import Plan, StagePlan
-from launcher.records import attempts, complete, files, journal
-from launcher.records.paths import RunPaths
+from launcher.records import attempts, complete, files, journal, progress
+from launcher.records.paths import RunPaths, StagePaths
 from launcher.run.folder import load_plan
 from launcher.run.request import job_request
+
+if TYPE_CHECKING:
+    from launcher.scheduler.local import LocalJob
 
 POLL_S = 0.2
 LOCK_S = 2.0
 # Ranks of a world that lost one wait in a collective for ever: how long they may go on.
-LOST_RANK_S = 20
-
-
-class _Cancelled(Exception):
-    pass
+LOST_RANK_S = 10
+# How long a training that was told to end may take for its step and checkpoint: what a Slurm of
+# default settings gives a job that is cancelled.
+CHECKPOINT_S = 30
 
 
 def holder(run: RunPaths) -> int | None:
@@ -52,8 +54,10 @@ def _lock(handle: IO[str]) -> bool:
 
 
 def main(root: str) -> int:
-    """Exit code: 0 complete or already running elsewhere, 1 a stage failed, 130 cancelled."""
+    """Exit code: 0 complete or already running elsewhere, 1 a stage failed, 130 told to end."""
     os.umask(0o077)
+    told = _Told()
+    signal.signal(signal.SIGTERM, told.note)
     run = RunPaths(Path(root))
     with run.local_chain.open("a+") as handle:
         # A command that looks whether a chain runs holds the lock for an instant.
@@ -65,30 +69,33 @@ def main(root: str) -> int:
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
-        signal.signal(signal.SIGTERM, _cancel)
-        plan = load_plan(run)
-        try:
-            return _chain(run, plan)
-        except _Cancelled:
-            return 130
+        return _chain(run, load_plan(run), told)
 
 
-def _cancel(_number: int, _frame: FrameType | None) -> None:
-    raise _Cancelled
+class _Told:
+    """Whether this process was told to end; the loops look."""
+
+    def __init__(self) -> None:
+        self.end = False
+
+    def note(self, _number: int, _frame: FrameType | None) -> None:
+        self.end = True
 
 
-def _chain(run: RunPaths, plan: Plan) -> int:
+def _chain(run: RunPaths, plan: Plan, told: _Told) -> int:
     failed: set[str] = set()
     for planned in plan.stages:
         if planned.stage.use is not None or complete.read(run.stage(planned.name)) is not None:
             continue
-        if failed & set(planned.stage.needs) or not _run(run, plan, planned):
+        if failed & set(planned.stage.needs) or not _run(run, plan, planned, told):
             failed.add(planned.name)
+        if told.end:
+            return 130
     return 1 if failed else 0
 
 
-def _run(run: RunPaths, plan: Plan, planned: StagePlan) -> bool:
-    """Whether the stage is complete after its job ended."""
+def _run(run: RunPaths, plan: Plan, planned: StagePlan, told: _Told) -> bool:
+    """Whether the stage is complete, after as many jobs as its time limit makes of it."""
     # Submitit takes a while to load, and `holder` is asked by every command.
     from launcher.scheduler.local import LocalJob
 
@@ -96,26 +103,43 @@ def _run(run: RunPaths, plan: Plan, planned: StagePlan) -> bool:
     stage = run.stage(planned.name)
     files.private_folder(stage.logs)
     journal.append(run.journal, journal.Event("intent", time.time(), planned.name, token))
-    job = LocalJob(job_request(run, plan, planned.name, token))
-    journal.append(
-        run.journal, journal.Event("submitted", time.time(), planned.name, token, job.job_id)
-    )
-    lost_since: float | None = None
-    try:
-        while job.poll() is None:
-            time.sleep(POLL_S)
-            if lost_since is None and attempts.failures(stage.attempts, job.job_id):
-                lost_since = time.monotonic()
-            if lost_since is not None and time.monotonic() - lost_since > LOST_RANK_S:
-                job.end()
-    except _Cancelled:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    request = job_request(run, plan, planned.name, token)
+    while not told.end:
+        job = LocalJob(request)
         journal.append(
-            run.journal, journal.Event("cancelled", time.time(), planned.name, token, job.job_id)
+            run.journal, journal.Event("submitted", time.time(), planned.name, token, job.job_id)
         )
-        job.end()
-        raise
-    return complete.read(stage) is not None
+        _watch(job, stage, token, told)
+        if complete.read(stage) is not None:
+            return True
+        if not _stopped(stage, job.job_id):
+            return False
+    return False
+
+
+def _watch(job: LocalJob, stage: StagePaths, token: str, told: _Told) -> None:
+    """Return when the job is over, at the latest some seconds after a rank failed."""
+    lost_since: float | None = None
+    while job.poll() is None:
+        time.sleep(POLL_S)
+        if told.end:
+            now = progress.read(stage)
+            trains = now is not None and now.token == token and now.phase == "train"
+            # Before and after the steps there is nothing to save that is not on disk.
+            job.end(grace=CHECKPOINT_S if trains else 0)
+        elif attempts.failures(stage.attempts, job.job_id):
+            lost_since = lost_since or time.monotonic()
+            if time.monotonic() - lost_since > LOST_RANK_S:
+                job.end(grace=0)
+
+
+def _stopped(stage: StagePaths, job_id: str) -> bool:
+    """Whether the job left a checkpoint at its time limit, to be gone on with by another.
+
+    It then did a step at least, so that this comes to an end.
+    """
+    receipts = attempts.read(stage.attempts)
+    return bool(receipts) and (receipts[-1].job_id, receipts[-1].outcome) == (job_id, "stopped")
 
 
 if __name__ == "__main__":

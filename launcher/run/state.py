@@ -26,8 +26,8 @@ class View:
 
     queue: Mapping[str, QueuedJob] | None
     """Jobs by tag; None: it does not answer."""
-    chain_alive: bool = False
-    """Without Slurm: whether the process that runs the chain lives."""
+    chain_alive: bool | None = None
+    """Without Slurm: whether the process that runs the chain lives. None: there is a Slurm."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class StageState:
 class RunState:
     run: str
     stages: tuple[StageState, ...]
+    left: bool = False
+    """Nothing acts on it: what is absent stays so until the next `submit` or `resume`."""
 
     @property
     def state(self) -> State:
@@ -69,7 +71,7 @@ class RunState:
     @property
     def settled(self) -> bool:
         """Whether nothing of it runs, waits or is unknown."""
-        absent_is_final = any(s.state in ("failed", "cancelled") for s in self.stages)
+        absent_is_final = self.left or any(s.state in ("failed", "cancelled") for s in self.stages)
         return all(s.state in ENDED or (s.state == "absent" and absent_is_final)
                    for s in self.stages)  # fmt: skip
 
@@ -119,11 +121,13 @@ def fold(
             state = _with(state, "pending", "waits for the stage before it")
         elif state.state == "absent" and run_cancelled and submission is None:
             state = _with(state, "cancelled", "")
+        elif state.state == "absent" and view.chain_alive is False and not state.reason:
+            state = _with(state, "absent", "nothing runs the chain")
         failed = [n for n in planned.stage.needs if states[n].state in ("failed", "blocked")]
         if failed and state.state == "pending":
             state = _with(state, "blocked", f"stage {failed[0]} did not finish")
         states[planned.name] = state
-    return RunState(run_id, tuple(states.values()))
+    return RunState(run_id, tuple(states.values()), left=view.chain_alive is False)
 
 
 def _with(state: StageState, word: State, reason: str) -> StageState:

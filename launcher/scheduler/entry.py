@@ -8,10 +8,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 
 from submitit.helpers import TorchDistributedEnvironment
 
-from launcher.scheduler import slurm
+from launcher.scheduler import local, slurm
 
 WORKER = "launcher.worker.supervisor"
 
@@ -20,12 +21,27 @@ def main(run: str, stage: str, token: str) -> int:
     """Exit code of the stage's attempt on this rank."""
     # The GPU of a rank is its local rank; hiding the others would break NCCL's peer access.
     world = TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-    job_id = os.environ.get("SLURM_JOB_ID") or f"local-{os.environ['SUBMITIT_LOCAL_JOB_ID']}"
+    here = os.environ["SUBMITIT_EXECUTOR"] == "local"
+    if here:
+        # The machine's own name need not resolve.
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+        job_id = local.job_id(os.environ["SUBMITIT_LOCAL_JOB_ID"])
+    else:
+        job_id = os.environ["SLURM_JOB_ID"]
     worker = importlib.import_module(WORKER)
-    ended = worker.supervise(run, stage, token, job_id)
-    if ended.requeue and world.rank == 0 and "SLURM_JOB_ID" in os.environ:
+    ended = worker.supervise(run, stage, token, job_id, _deserted(here))
+    if ended.requeue and not here:
+        if world.rank != 0:
+            # srun ends the whole step at the first exit code but 0, and rank 0 is not done.
+            return 0
         slurm.requeue(job_id)
     return int(ended.exit_code)
+
+
+def _deserted(here: bool) -> Callable[[], bool]:
+    """Whether the process that started this task is gone, or on this machine, lets go of it."""
+    parent = os.getppid()
+    return lambda: os.getppid() != parent or (here and local.let_go())
 
 
 if __name__ == "__main__":

@@ -31,5 +31,10 @@ class SlurmEngine:
 
 
 def requeue(job_id: str) -> None:
-    """Put the running job back into the queue under its id, from inside it."""
-    shell.run(["scontrol", "requeue", job_id], timeout=60)
+    """Put the job back into the queue under its id, from inside it, unless a user cancelled it.
+
+    Slurm's own word decides: a preemption and a scancel begin with the same signal.
+    """
+    state = shell.run(["squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T"])
+    if state.strip() != "CANCELLED":
+        shell.run(["scontrol", "requeue", job_id], timeout=60)

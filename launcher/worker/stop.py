@@ -20,8 +20,10 @@ class Stop:
         self._told = False
 
     def listen(self) -> None:
+        """Hear the signals from now on, and those that came while they were blocked."""
         for number in STOP_SIGNALS:
             signal.signal(number, self._note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self._told = True

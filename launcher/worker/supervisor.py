@@ -1,7 +1,7 @@
 """One thin process a task, without torch: it starts the trainer as its child and answers for it.
 
 It checks that this job is the one the journal means, that what the stage builds on is finished and
-whole, hands signals on, and (rank 0) leaves a receipt of the attempt.
+whole, hands signals on, and leaves a receipt of the attempt.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -22,11 +22,10 @@ from launcher.plan.document import plan_from_json
 from launcher.plan.types import StagePlan
 from launcher.records import attempts, complete, files, journal
 from launcher.records.paths import RunPaths, StagePaths
-from launcher.worker import measure
+from launcher.worker import measure, orphan
 from launcher.worker.outcome import STOPPED, SUPERSEDED, USER_ERROR
+from launcher.worker.stop import STOP_SIGNALS
 
-# A stop reaches the trainer as this signal, whatever it was for the supervisor: one contract.
-STOP_SIGNAL = signal.SIGUSR2
 POLL_S = 0.2
 
 
@@ -34,8 +33,8 @@ POLL_S = 0.2
 class Ended:
     exit_code: int
     requeue: bool
-    """Whether the job should go back into the queue: Slurm warned of its end, and a checkpoint is
-    there to go on from."""
+    """Whether the job should go back into the queue: it was told to stop by somebody else than
+    `launcher cancel`, and a checkpoint is there to go on from."""
 
 
 @dataclass
@@ -43,7 +42,9 @@ class _Signals:
     """What reached this supervisor so far."""
 
     stop: bool = False
-    warned: bool = False
+    """A checkpoint, please, and an end."""
+    now: bool = False
+    """An end: what is not saved is lost."""
 
     def install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
@@ -51,11 +52,15 @@ class _Signals:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.stop = True
-        self.warned = self.warned or number == signal.SIGUSR2
+        # What Submitit sends to its tasks on this machine a second before it kills them.
+        self.now = self.now or number == signal.SIGINT
 
 
-def supervise(run: str, stage: str, token: str, job_id: str) -> Ended:
-    """Run one attempt at `stage` on this rank; the rank is read from RANK as torch does."""
+def supervise(run: str, stage: str, token: str, job_id: str, deserted: Callable[[], bool]) -> Ended:
+    """Run one attempt at `stage` on this rank; the rank is read from RANK as torch does.
+
+    `deserted` says whether whoever started this job is gone, so that the job must end too.
+    """
     os.umask(0o077)
     signals = _Signals()
     signals.install()
@@ -85,10 +90,32 @@ def supervise(run: str, stage: str, token: str, job_id: str) -> Ended:
             )
         return Ended(refusal.exit_code, requeue=False)
     plan = plan_from_json(paths.plan.read_text()).stage(stage)
-    code = _train(run, stage, token, job_id, _environment(plan), signals)
-    if rank == 0:
-        attempts.finish(stage_paths.attempts, _receipt(receipt, stage_paths, code, signals))
-    return Ended(code, requeue=code == STOPPED and signals.warned)
+    trainer = _Trainer(run, stage, token, job_id, _environment(plan))
+    code = trainer.wait(signals, deserted)
+    if code not in (0, STOPPED):
+        _leave_failure(stage_paths, job_id, rank, code, trainer.killed)
+        if world > 1:
+            # The others' failures: which came first tells why this rank failed.
+            time.sleep(2 * POLL_S)
+    failed = bool(attempts.failures(stage_paths.attempts, job_id))
+    mine = receipt if rank == 0 else _open_receipt(stage_paths, token, job_id)
+    # Slurm ends the whole job when one rank fails, and rank 0 with it: whoever knows writes it.
+    if mine is not None and (rank == 0 or failed):
+        attempts.finish(stage_paths.attempts, _receipt(mine, stage_paths, code, signals))
+    return Ended(code, requeue=code == STOPPED and not failed and not _cancelled(paths, stage))
+
+
+def _open_receipt(stage: StagePaths, token: str, job_id: str) -> attempts.Attempt | None:
+    """The receipt of this job that has no end yet."""
+    written = attempts.read(stage.attempts)
+    for receipt in reversed(written):
+        if (receipt.token, receipt.job_id, receipt.outcome) == (token, job_id, None):
+            return receipt
+    return None
+
+
+def _cancelled(run: RunPaths, stage: str) -> bool:
+    return journal.submissions(journal.read(run.journal))[stage].cancelled
 
 
 @dataclass(frozen=True)
@@ -129,24 +156,63 @@ def _environment(plan: StagePlan) -> Mapping[str, str]:
     }
 
 
-def _train(
-    run: str, stage: str, token: str, job_id: str, env: Mapping[str, str], signals: _Signals
-) -> int:
-    """The trainer's exit code, as a shell would tell it (128 + signal)."""
-    parent = os.getppid()
-    trainer = subprocess.Popen(
-        [sys.executable, "-u", "-m", "launcher.worker.train", run, stage, token, job_id], env=env
-    )
-    told = False
-    while (code := trainer.poll()) is None:
-        if signals.stop and not told:
-            trainer.send_signal(STOP_SIGNAL)
-            told = True
-        if os.getppid() != parent:
-            # Whoever started this job is gone and nobody would collect it: end with it.
-            trainer.kill()
-        time.sleep(POLL_S)
-    return code if code >= 0 else 128 - code
+class _Trainer:
+    """The trainer process of this rank."""
+
+    def __init__(
+        self, run: str, stage: str, token: str, job_id: str, env: Mapping[str, str]
+    ) -> None:
+        # It starts with the signals blocked, and takes them once it has a handler: a signal that
+        # came while Python starts would end it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-u", "-m", "launcher.worker.train", run, stage, token, job_id],
+                env={**env, orphan.PARENT: str(os.getpid())},
+                stdin=subprocess.DEVNULL,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self.killed: str | None = None
+        """Why this supervisor killed it."""
+
+    def wait(self, signals: _Signals, deserted: Callable[[], bool]) -> int:
+        """Its exit code, as a shell would tell it (128 + signal)."""
+        told = False
+        while (code := self._process.poll()) is None:
+            if signals.stop and not told:
+                # One signal, whatever it was for this supervisor.
+                self._process.send_signal(signal.SIGUSR2)
+                told = True
+            if self.killed is None and (signals.now or deserted()):
+                self.killed = (
+                    "its time was up before it could stop"
+                    if signals.now
+                    else "what had started it was ended"
+                )
+                self._process.kill()
+            time.sleep(POLL_S)
+        return code if code >= 0 else 128 - code
+
+
+def _leave_failure(
+    stage: StagePaths, job_id: str, rank: int, code: int, killed: str | None
+) -> None:
+    """Say for a trainer that died without a word what became of it."""
+    path = attempts.failure_path(stage.attempts, job_id, rank)
+    if path.exists() or code <= 128:
+        return
+    kind: attempts.Blame = "program"
+    if killed is not None:
+        if attempts.failures(stage.attempts, job_id):
+            return
+    else:
+        kind = "killed"
+        number = code - 128
+        killed = f"the trainer of rank {rank} was killed by signal {number}"
+        if number == signal.SIGKILL:
+            killed += ", as happens when host memory runs out"
+    files.write_json(path, attempts.Failure(rank, killed, traceback="", kind=kind))
 
 
 def _receipt(
@@ -164,11 +230,13 @@ def _receipt(
     else:
         outcome = "error"
     found = attempts.failures(stage.attempts, receipt.job_id)
+    # Where a rank is killed, the others fail for want of it, and say so sooner.
+    first = next((f for f in found if f.kind == "killed"), found[0] if found else None)
     return replace(
         receipt,
         ended=time.time(),
         outcome=outcome,
         exit_code=code,
-        failure=found[0] if found and outcome != "complete" else None,
+        failure=first if outcome != "complete" else None,
         peak_bytes=files.read_json(measure.path(stage, receipt.job_id), dict) or {},
     )

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from launcher.errors import LauncherError
 from launcher.records import attempts, files
-from launcher.worker import measure
+from launcher.worker import measure, orphan
 from launcher.worker.context import Context
 from launcher.worker.outcome import FAILED, STOPPED, USER_ERROR
 from launcher.worker.stop import Stop
@@ -24,6 +24,7 @@ from launcher.worker.stop import Stop
 
 def main(run: str, stage: str, token: str, job_id: str) -> int:
     os.umask(0o077)
+    orphan.die_with_supervisor()
     context = Context.of(run, stage, token, job_id)
     stop = Stop()
     stop.listen()
