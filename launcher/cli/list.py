@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from launcher.cli import output, settings
+from launcher.errors import LauncherError
 
 
 @click.command()
@@ -18,7 +19,11 @@ def command(runs: Path, as_json: bool) -> None:
 
     rows: list[dict[str, Any]] = []
     for run in folder.every(runs):
-        plan = folder.load_plan(run)
+        try:
+            plan = folder.load_plan(run)
+        except LauncherError as error:
+            output.note(f"warning: {run.root.name}: {error.message}")
+            continue
         state = act.look(run, plan)
         done = sum(stage.state in ("given", "complete") for stage in state.stages)
         rows.append(

@@ -91,7 +91,8 @@ def gib(size: float | None) -> str:
 
 
 def _red(words: str) -> str:
-    return click.style(words, fg="red") if sys.stderr.isatty() else words
+    plain = os.environ.get("NO_COLOR") or not sys.stderr.isatty()
+    return words if plain else click.style(words, fg="red")
 
 
 def _plain(value: Any) -> Any:

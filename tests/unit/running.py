@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from tests.unit.planning import LAPTOP, MIXED, chain, plan
 
 ON_SLURM: Plan = plan(chain("Qwen/Qwen2.5-0.5B"), MIXED)
 """sft → rm → ppo → eval on a cluster."""
-ON_THIS_MACHINE: Plan = replace(ON_SLURM, cluster=LAPTOP)
+ON_THIS_MACHINE: Plan = plan(chain("tiny"), LAPTOP)
 
 ALLOCATION = Allocation("eighty", "h100", 79.6, 2, 8, 8, 512.5, 600)
 
