@@ -14,6 +14,8 @@ from launcher.run import act
 from launcher.run.state import RunState
 
 POLL_S = 1.0
+# Each look at a chain on Slurm is an squeue.
+SLURM_POLL_S = 3.0
 # Without a terminal: how often a running stage says how far it is.
 LINE_EVERY_S = 30.0
 
@@ -48,9 +50,15 @@ def wait(run: RunPaths, plan: Plan, *, quiet: bool = False) -> None:
     )
 
 
+def _pause(plan: Plan) -> float:
+    """Seconds between two looks."""
+    return POLL_S if plan.cluster.engine == "local" else SLURM_POLL_S
+
+
 def _lines(run: RunPaths, plan: Plan) -> RunState:
     said: dict[str, tuple[str, str]] = {}
     spoke = 0.0
+    pause = _pause(plan)
     while True:
         state = act.look(run, plan)
         due = time.monotonic() - spoke >= LINE_EVERY_S
@@ -65,7 +73,7 @@ def _lines(run: RunPaths, plan: Plan) -> RunState:
                 output.note(f"{clock}  {stage.name}: {stage.state}" + (f", {note}" if note else ""))
         if state.settled:
             return state
-        time.sleep(POLL_S)
+        time.sleep(pause)
 
 
 def _bars(run: RunPaths, plan: Plan) -> RunState:
@@ -86,6 +94,7 @@ def _bars(run: RunPaths, plan: Plan) -> RunState:
             )
             for stage in plan.stages
         }
+        pause = _pause(plan)
         while True:
             state = act.look(run, plan)
             for stage in state.stages:
@@ -105,4 +114,4 @@ def _bars(run: RunPaths, plan: Plan) -> RunState:
                     bars.stop_task(task)
             if state.settled:
                 return state
-            time.sleep(POLL_S)
+            time.sleep(pause)

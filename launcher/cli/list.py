@@ -15,8 +15,9 @@ from launcher.errors import LauncherError
 @settings.json_option
 def command(runs: Path, as_json: bool) -> None:
     """List the runs, the newest last."""
-    from launcher.run import act, folder
+    from launcher.run import act, folder, state
 
+    slurm: state.View | None = None
     rows: list[dict[str, Any]] = []
     for run in folder.every(runs):
         try:
@@ -24,14 +25,19 @@ def command(runs: Path, as_json: bool) -> None:
         except LauncherError as error:
             output.note(f"warning: {run.root.name}: {error.message}")
             continue
-        state = act.look(run, plan)
-        done = sum(stage.state in ("given", "complete") for stage in state.stages)
+        if plan.cluster.engine == "local":
+            view = act.view(run, plan)
+        else:
+            # One query tells of all runs.
+            view = slurm = slurm or act.view(run, plan)
+        found = state.read(run, plan, view)
+        done = sum(stage.state in ("given", "complete") for stage in found.stages)
         rows.append(
             {
                 "run": run.root.name,
-                "state": state.state,
+                "state": found.state,
                 "complete": done,
-                "stages": len(state.stages),
+                "stages": len(found.stages),
                 "cluster": plan.cluster.name,
                 "made": run.plan.stat().st_mtime,
             }

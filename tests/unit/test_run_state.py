@@ -213,6 +213,14 @@ CASES = {
         chain_alive=False,
         settled=True,
     ),
+    "without Slurm, the chain died between two stages": Case(
+        "complete absent absent absent: absent",
+        sent("sft"),
+        {"sft": complete("sft")},
+        chain_alive=False,
+        settled=True,
+        reason=("rm", "nothing runs the chain"),
+    ),
     "without Slurm, cancelled": Case(
         "cancelled cancelled cancelled cancelled: cancelled",
         [*sent("sft"), Event("cancelled", 0.0), Event("cancelled", 0.0, "sft", "sft1")],

@@ -16,7 +16,8 @@ from tests.unit.command import ROOT
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the wheel was unpacked to."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
+    build += ["--outdir", str(folder), str(ROOT)]
     done = subprocess.run(build, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = folder.glob("*.whl")
