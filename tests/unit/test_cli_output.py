@@ -19,7 +19,7 @@ from launcher.records.attempts import Attempt
 from launcher.records.complete import Complete
 from launcher.run import folder as run_folder
 from tests.unit.command import LAUNCHER, ROOT, launcher
-from tests.unit.running import ON_THIS_MACHINE
+from tests.unit.running import ON_SLURM, ON_THIS_MACHINE
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +170,20 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(home: Path, tmp_path
     ended = launcher("list", "--json", folder=tmp_path)
     assert len(ended.data("runs")) == 1
     assert "warning: old: the plan has schema version 0" in ended.err
+
+
+def test_all_runs_are_listed_with_one_question_to_slurm(tmp_path: Path) -> None:
+    for _ in range(2):
+        run, _ = run_folder.create(tmp_path / "runs", ON_SLURM, {"name": "chain"}, new=True)
+        journal.append(run.journal, journal.Event("intent", 1.0, "sft", "t"))
+        journal.append(run.journal, journal.Event("submitted", 1.0, "sft", "t", "41"))
+    squeue = tmp_path / "squeue"
+    squeue.write_text(
+        "#!/bin/sh\necho asked >> squeue.log\n"
+        f"echo '41|RUNNING|None|N/A|n1|launcher:{run.root.name}:sft:t'\n"
+    )
+    squeue.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    runs = launcher("list", "--json", folder=tmp_path, env=env).data("runs")
+    assert sorted(run["state"] for run in runs) == ["failed", "running"]
+    assert (tmp_path / "squeue.log").read_text() == "asked\n"
