@@ -1,11 +1,13 @@
 """One rank of an evaluation: `python evaluate_process.py FOLDER`, with torch's variables set.
 
-Reads FOLDER/settings.json: `candidates`, `reward_model`, `zero3`. Rank 0 writes FOLDER/result.json.
+Reads FOLDER/settings.json: `candidates`, `reward_model`, `zero3`. Rank 0 writes FOLDER/result.json
+and, in FOLDER/left.json, the bytes of the tensors that are still in memory.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import sys
@@ -23,6 +25,15 @@ from launcher.worker.evaluate.evaluate import evaluate
 BASE = str(shipped("recipes") / "tiny" / "model")
 ROWS = [{"prompt": [{"role": "user", "content": f"Say backwards: {n}"}]} for n in range(7)]
 ZERO3 = {"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": 2}
+
+
+def bytes_of_tensors() -> int:
+    """Of all tensors that Python knows, with the shares of ZeRO-3's parameters."""
+    gc.collect()
+    tensors = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
+    tensors += [each.ds_tensor for each in tensors if hasattr(each, "ds_tensor")]
+    storages = (each.untyped_storage() for each in tensors)
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def main(folder: Path) -> None:
@@ -48,6 +59,7 @@ def main(folder: Path) -> None:
     )
     if not dist.is_initialized() or dist.get_rank() == 0:
         (folder / "result.json").write_text(json.dumps(dataclasses.asdict(result)))
+        (folder / "left.json").write_text(json.dumps(bytes_of_tensors()))
     if dist.is_initialized():
         dist.barrier()
     sys.stdout.flush()

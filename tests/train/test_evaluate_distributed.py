@@ -91,6 +91,8 @@ def test_seven_prompts_on_two_processes_come_out_as_on_one(
     together = run(tmp_path / "run", 2, zero3=zero3, **models)
 
     assert together == numbers(alone)
+    # Of five models that were read, each of 400 kB; DeepSpeed keeps some flags.
+    assert json.loads((tmp_path / "run" / "left.json").read_text()) < 10_000
     assert [sample["prompt"] for sample in together["samples"]] == [
         f"Say backwards: {n}" for n in range(7)
     ]

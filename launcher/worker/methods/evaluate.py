@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from launcher.records import evaluation
@@ -25,9 +24,12 @@ def run(context: Context, stop: Stop) -> Finished:
     rows = data.evaluation_set(context, tokenizer) or data.training_set(context, tokenizer)
     reward_model = context.model("reward_model")
     assert stage.baseline is not None and reward_model is not None  # the recipe's checks see to it
+    device = "cpu" if context.on_cpu else f"cuda:{context.local_rank}"
+    if not context.on_cpu:
+        # NCCL gathers on the current device, and every rank sees all GPUs of its node.
+        torch.cuda.set_device(device)
     if context.world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo" if context.on_cpu else "nccl")
-    device = "cpu" if context.on_cpu else f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     context.enter("evaluate")
     began = time.time()
     result = evaluate(
