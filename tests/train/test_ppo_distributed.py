@@ -73,7 +73,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
     return run(tmp_path_factory.mktemp("alone") / "run", 1)
 
 
-@pytest.mark.parametrize("zero", [0, 2, 3])
+@pytest.mark.parametrize("zero", [0, pytest.param(2, marks=pytest.mark.long), 3])
 def test_two_processes_do_what_one_does(
     tmp_path: Path, alone: dict[str, list[float]], zero: int
 ) -> None:
