@@ -12,9 +12,10 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from launcher.errors import LauncherError, SchedulerUnavailable, UsageError
@@ -24,7 +25,7 @@ from launcher.records.paths import RunPaths
 from launcher.run import local_chain, state
 from launcher.run.request import job_request
 from launcher.scheduler import shell
-from launcher.scheduler.jobs import Engine
+from launcher.scheduler.jobs import Engine, JobRequest
 
 Action = Literal["given", "complete", "queued", "adopted", "rewired", "submitted", "started"]
 
@@ -136,7 +137,10 @@ def _submit_slurm(run: RunPaths, plan: Plan, now: state.RunState) -> list[Done]:
                 scheduler.depend(stage.job_id, waits_for)
                 action = "rewired"
         else:
-            jobs[stage.name] = _send(run, plan, scheduler, stage.name, waits_for)
+            # A cancelled job may still be writing its checkpoint where the new one will.
+            ending = (stage.job_id,) if stage.ending and stage.job_id else ()
+            request = partial(job_request, run, plan, dependencies=waits_for, after=ending)
+            jobs[stage.name] = _send(run, scheduler, stage.name, request)
             moved.add(stage.name)
             action = "submitted"
         done.append(Done(stage.name, action, jobs.get(stage.name)))
@@ -144,12 +148,12 @@ def _submit_slurm(run: RunPaths, plan: Plan, now: state.RunState) -> list[Done]:
 
 
 def _send(
-    run: RunPaths, plan: Plan, scheduler: Engine, stage: str, waits_for: tuple[str, ...]
+    run: RunPaths, scheduler: Engine, stage: str, request: Callable[[str, str], JobRequest]
 ) -> str:
     token = uuid.uuid4().hex
     files.private_folder(run.stage(stage).logs)
     _note(run, "intent", stage, token, None)
-    job_id = scheduler.submit(job_request(run, plan, stage, token, waits_for))
+    job_id = scheduler.submit(request(stage, token))
     _note(run, "submitted", stage, token, job_id)
     return job_id
 

@@ -10,7 +10,12 @@ from launcher.scheduler.jobs import JobRequest
 
 
 def job_request(
-    run: RunPaths, plan: Plan, stage: str, token: str, dependencies: tuple[str, ...] = ()
+    run: RunPaths,
+    plan: Plan,
+    stage: str,
+    token: str,
+    dependencies: tuple[str, ...] = (),
+    after: tuple[str, ...] = (),
 ) -> JobRequest:
     """What to ask of the scheduler for `stage` of the run."""
     planned = plan.stage(stage)
@@ -26,4 +31,5 @@ def job_request(
         python=plan.cluster.python or sys.executable,
         env=planned.stage.env,
         dependencies=dependencies,
+        after=after,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from launcher.plan.types import Plan, StagePlan
@@ -47,6 +47,8 @@ class StageState:
     progress: progress.Progress | None = None
     peak_bytes: Mapping[str, int] | None = None
     metrics: Mapping[str, float] | None = None
+    ending: bool = False
+    """Cancelled, and its job has not ended yet."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,10 @@ def _stage(
     if submission is None:
         return known
     if submission.cancelled:
-        return _with(known, "cancelled", "")
+        old = (view.queue or {}).get(tag(run_id, planned.name, submission.token))
+        ending = old is not None and old.state == "running"
+        cancelled = _with(known, "cancelled", "its job is ending" if ending else "")
+        return replace(cancelled, ending=ending)
     if view.queue is None:
         return _with(known, "unknown", "Slurm does not answer")
     job = view.queue.get(tag(run_id, planned.name, submission.token))

@@ -31,6 +31,8 @@ class JobRequest:
     env: Mapping[str, str]
     dependencies: tuple[str, ...] = ()
     """Ids of the jobs that must have ended well."""
+    after: tuple[str, ...] = ()
+    """Ids of the jobs that must have ended, however: they write where this one will."""
 
     @property
     def name(self) -> str:

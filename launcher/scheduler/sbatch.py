@@ -47,7 +47,7 @@ def parameters(request: JobRequest) -> dict[str, Any]:
         "mem": f"{max(1, round(allocation.host_memory_gib * 1024))}M",
         "gres": f"gpu:{gpus}" if gpus and cluster.gpu_request == "gres" else None,
         "time": allocation.time_minutes,
-        "dependency": f"afterok:{':'.join(request.dependencies)}" if request.dependencies else None,
+        "dependency": _dependency(request),
         "account": partition.account or cluster.account,
         "qos": partition.qos or cluster.qos,
         "constraint": cluster.constraint,
@@ -89,6 +89,11 @@ def command(request: JobRequest) -> str:
 def text(request: JobRequest) -> str:
     """The whole script."""
     return _make_sbatch_string(command=command(request), folder=request.logs, **parameters(request))
+
+
+def _dependency(request: JobRequest) -> str | None:
+    kinds = {"afterok": request.dependencies, "afterany": request.after}
+    return ",".join(f"{kind}:{':'.join(ids)}" for kind, ids in kinds.items() if ids) or None
 
 
 def _gpus(allocation: Allocation, cluster: Cluster) -> str | None:

@@ -283,3 +283,11 @@ def test_a_stage_that_a_given_model_stands_in_for_is_given() -> None:
     records = dict.fromkeys(STAGES, NOTHING)
     state = fold(RUN, plan, (), records, View({}))
     assert (state.stages[0].state, state.stages[0].reason) == ("given", "/models/sft")
+
+
+@pytest.mark.parametrize(("job", "ending"), [("running", True), ("cancelled", False)])
+def test_a_cancelled_stage_says_whether_its_job_still_ends(job: QueueState, ending: bool) -> None:
+    cancelled = (*sent("sft"), Event("cancelled", 0.0, "sft", "sft1"))
+    case = Case("", list(cancelled), queue=queued("sft", job, "COMPLETING"))
+    stage = folded(case).stages[0]
+    assert (stage.state, stage.ending) == ("cancelled", ending)

@@ -127,3 +127,9 @@ def test_the_partitions_account_and_qos_go_before_the_clusters() -> None:
 def test_a_short_job_is_warned_at_half_its_time() -> None:
     text = sbatch.text(request(allocation=replace(ALLOCATION, time_minutes=2)))
     assert "#SBATCH --signal=USR2@60\n" in text
+
+
+def test_a_job_waits_for_good_ends_and_for_the_end_of_the_one_whose_place_it_takes() -> None:
+    text = sbatch.text(request(dependencies=("4", "5"), after=("3",)))
+    assert "#SBATCH --dependency=afterok:4:5,afterany:3\n" in text
+    assert "--dependency" not in sbatch.text(request())
