@@ -100,7 +100,8 @@ def _percent(interval: Document) -> str:
 
 
 def _note(document: Document) -> str:
-    reference = document["reference"]
+    labels = {candidate["model"]: candidate["label"] for candidate in document["candidates"]}
+    reference = labels.get(document["reference"], document["reference"])
     kl = "" if reference is None else f" KL is against {reference}, in nats."
     return (
         f"{document['prompts']} held-out prompts, seed {document['seed']}; in brackets the "

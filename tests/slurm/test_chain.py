@@ -55,17 +55,20 @@ def test_stages_wait_for_each_other_and_cancel_leaves_another_run_alone(shell: S
 
 
 def test_a_failed_stage_says_why_and_the_same_command_goes_on(shell: Shell) -> None:
+    good = (RECIPES / "tiny" / "data" / "preference.jsonl").read_text()
     data = shell.home / "rows.jsonl"
-    data.write_text('{"wrong": "column"}\n')
+    # Nothing that a login node could see: only the tokenizer knows how long a prompt is.
+    data.write_text(
+        good.replace('"role": "user", "content": "', '"role": "user", "content": "' + "on " * 99)
+    )
     words = ("submit", TINY, f"stages.rm.data.path={data}", "--wait")
     failed = shell.start(*words)
     _, err = failed.communicate(timeout=300)
     assert failed.returncode == 5
-    assert "has the columns wrong" in err and "chosen + rejected" in err
+    assert "every prompt is longer than 64 tokens" in err and "data.max_prompt_tokens" in err
     states = [s["state"] for s in shell.data("status")["stages"]]
     assert states == ["complete", "failed", "blocked", "blocked"]
-    good = RECIPES / "tiny" / "data" / "preference.jsonl"
-    data.write_text(good.read_text())
+    data.write_text(good)
     shell.run(*words)
     stages = shell.data("status")["stages"]
     assert [s["state"] for s in stages] == ["complete"] * 4

@@ -75,7 +75,7 @@ def test_the_text_shows_every_answer_under_its_prompt_with_its_scores() -> None:
 def test_the_text_says_how_sure_it_is_and_of_what() -> None:
     text = render_text(document())
     assert "96 held-out prompts, seed 7; in brackets the 95% interval; a tie is half a win." in text
-    assert "KL is against /runs/sft/model, in nats." in text
+    assert "KL is against sft, in nats." in text
 
 
 def test_without_a_reference_there_is_no_kl() -> None:
