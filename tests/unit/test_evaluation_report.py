@@ -33,6 +33,7 @@ def document(**changes: Any) -> dict[str, Any]:
     ppo = dataclasses.replace(
         sft,
         label="ppo",
+        model="/runs/ppo/model",
         measures={"reward": Interval(1.25, 1.0, 1.5), "rule": Interval(2.5, 2.25, 2.75)},
         against_baseline={"reward": won, "rule": won},
         kl_token=0.15,
