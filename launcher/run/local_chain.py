@@ -45,7 +45,7 @@ def holder(run: RunPaths) -> int | None:
         return int(handle.read().strip() or 0) or None
 
 
-def _lock(handle: IO[str]) -> bool:
+def _lock(handle: IO[str] | int) -> bool:
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -59,17 +59,17 @@ def main(root: str) -> int:
     told = _Told()
     signal.signal(signal.SIGTERM, told.note)
     run = RunPaths(Path(root))
-    with run.local_chain.open("a+") as handle:
-        # A command that looks whether a chain runs holds the lock for an instant.
-        deadline = time.monotonic() + LOCK_S
-        while not _lock(handle):
-            if time.monotonic() > deadline:
-                return 0
-            time.sleep(0.05)
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        return _chain(run, load_plan(run), told)
+    # Never closed: whoever gets the lock knows that nothing of this process is left.
+    lock = os.open(run.local_chain, os.O_RDWR | os.O_CREAT, files.PRIVATE_FILE)
+    # A command that looks whether a chain runs holds the lock for an instant.
+    deadline = time.monotonic() + LOCK_S
+    while not _lock(lock):
+        if time.monotonic() > deadline:
+            return 0
+        time.sleep(0.05)
+    os.ftruncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    return _chain(run, load_plan(run), told)
 
 
 class _Told:

@@ -179,6 +179,10 @@ def _stage(
     job = view.queue.get(tag(run_id, planned.name, submission.token))
     current = last if last is not None and last.token == submission.token else None
     if job is not None and job.state in ("pending", "blocked", "running"):
+        now = records.progress
+        if job.state != "running" or (now is not None and now.token != submission.token):
+            # What is there is how far the submission before this one came.
+            now = None
         return StageState(
             **{
                 **vars(known),
@@ -186,7 +190,7 @@ def _stage(
                 "reason": job.reason,
                 "job_id": job.job_id,
                 "starts": job.starts if job.state == "pending" else "",
-                "progress": records.progress if job.state == "running" else None,
+                "progress": now,
             }
         )
     if submission.job_id is None and job is None:

@@ -33,8 +33,12 @@ class SlurmEngine:
 def requeue(job_id: str) -> None:
     """Put the job back into the queue under its id, from inside it, unless a user cancelled it.
 
-    Slurm's own word decides: a preemption and a scancel begin with the same signal.
+    Slurm's own word decides, because a preemption and a scancel begin with the same signal: in the
+    grace of a preemption the job is still RUNNING.
     """
-    state = shell.run(["squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T"])
-    if state.strip() != "CANCELLED":
+    words = shell.run(
+        ["squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T|%r"]
+    )
+    state, _, reason = words.strip().partition("|")
+    if state == "RUNNING" or reason == "TimeLimit":
         shell.run(["scontrol", "requeue", job_id], timeout=60)
