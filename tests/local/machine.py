@@ -48,11 +48,6 @@ class LocalShell(Shell):
         """The steps that the sft stage did, in the order in which it did them."""
         return [row["step"] for row in self.metrics(run, "sft") if "loss" in row]
 
-    def first_steps(self, run: str) -> list[int]:
-        """The step that each attempt at the sft stage began with."""
-        steps = self.steps(run)
-        return [b for a, b in zip([0, *steps], steps, strict=False) if b <= a or a == 0]
-
     def processes(self, run: str, module: str = "") -> list[int]:
         """The pids of a run's processes, of one module alone if named."""
         return processes_of(self.runs / run, module)

@@ -40,8 +40,14 @@ def disturbed(shell: Shell, disturb: Callable[[str], object], *overrides: str) -
     wait_until(lambda: (stage()["progress"] or {"step": 0})["step"] >= 3, "some steps", LOAD_S)
     disturb(stage()["job_id"])
     wait_until(lambda: stage()["state"] == "complete", "the stage to be complete", LOAD_S)
-    receipts = sorted((shell.runs / run / "stages" / "sft" / "attempts").glob("[0-9].json"))
-    attempts = [json.loads(path.read_text()) for path in receipts]
+
+    def receipts() -> list[dict[str, Any]]:
+        folder = shell.runs / run / "stages" / "sft" / "attempts"
+        return [json.loads(path.read_text()) for path in sorted(folder.glob("[0-9].json"))]
+
+    # COMPLETE comes first: the supervisor writes the receipt once its trainer has ended.
+    wait_until(lambda: receipts()[-1]["outcome"] is not None, "the last receipt", LOAD_S)
+    attempts = receipts()
     assert [attempt["outcome"] for attempt in attempts] == ["stopped", "complete"]
     assert len({attempt["job_id"] for attempt in attempts}) == 1
     steps = [row["step"] for row in shell.metrics(run, "sft") if "loss" in row]

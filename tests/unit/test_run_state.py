@@ -29,7 +29,11 @@ def attempt(token: str, **keywords: object) -> Attempt:
 
 
 def tried(token: str, **keywords: object) -> StageRecords:
-    return StageRecords(None, (attempt(token, **keywords),), Progress("train", 3, 10, 0.0, 0.0))
+    return StageRecords(None, (attempt(token, **keywords),), reached(token))
+
+
+def reached(token: str) -> Progress:
+    return Progress("train", 3, 10, 0.0, 0.0, token=token)
 
 
 def sent(*stages: str, round: int = 1) -> list[Event]:
@@ -271,9 +275,16 @@ def test_a_run_stands_as_its_records_and_the_queue_say(name: str) -> None:
 
 def test_a_running_stage_tells_how_far_it_is_and_another_does_not() -> None:
     state = folded(CASES["the first runs and the rest waits"])
-    assert state.stages[0].progress == Progress("train", 3, 10, 0.0, 0.0)
+    assert state.stages[0].progress == reached("sft1")
     assert state.stages[0].job_id == "41" and state.stages[0].attempts == 1
     assert state.stages[1].progress is None
+
+
+def test_what_an_older_submission_reached_is_not_how_far_the_newest_is() -> None:
+    case = CASES["the first runs and the rest waits"]
+    state = folded(replace(case, records={"sft": tried("sft0")}))
+    assert state.stages[0].state == "running"
+    assert state.stages[0].progress is None
 
 
 def test_a_stage_that_a_given_model_stands_in_for_is_given() -> None:
