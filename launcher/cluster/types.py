@@ -68,7 +68,7 @@ class Cluster:
     python: str | None = None
     """The interpreter on the nodes; None: the one that runs `launcher`."""
     scratch: str | None = None
-    """A node-local folder."""
+    """A folder on each node's own disk, for temporary files; may name variables of the job."""
     interconnect: Literal["ethernet", "infiniband", "none"] = "ethernet"
 
     def partition(self, name: str) -> Partition:

@@ -89,8 +89,9 @@ def supervise(run: str, stage: str, token: str, job_id: str, deserted: Callable[
                 replace(receipt, ended=time.time(), **vars(refusal)),
             )
         return Ended(refusal.exit_code, requeue=False)
-    plan = plan_from_json(paths.plan.read_text()).stage(stage)
-    trainer = _Trainer(run, stage, token, job_id, _environment(plan))
+    plan = plan_from_json(paths.plan.read_text())
+    env = {**_environment(plan.stage(stage)), **scratch(plan.cluster.scratch)}
+    trainer = _Trainer(run, stage, token, job_id, env)
     code = trainer.wait(signals, deserted)
     if code not in (0, STOPPED):
         _leave_failure(stage_paths, job_id, rank, code, trainer.killed)
@@ -154,6 +155,27 @@ def _environment(plan: StagePlan) -> Mapping[str, str]:
         "TQDM_DISABLE": "1",
         "TRL_EXPERIMENTAL_SILENCE": "1",
     }
+
+
+def scratch(root: str | None) -> Mapping[str, str]:
+    """Variables that put temporary files and Triton's kernels on the node's own disk.
+
+    `root` may name variables of the job (`/scratch/$SLURM_JOB_ID`). None, or where no folder
+    can be made in it: nothing, and the usual places serve.
+    """
+    if root is None:
+        return {}
+    folder = Path(os.path.expandvars(root)) / f"launcher-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        owner = folder.stat().st_uid
+    except OSError as error:
+        print(f"scratch {folder}: {error.strerror}; the usual places serve", flush=True)
+        return {}
+    if owner != os.getuid():
+        print(f"scratch {folder} is another user's; the usual places serve", flush=True)
+        return {}
+    return {"TMPDIR": str(folder), "TRITON_CACHE_DIR": str(folder / "triton")}
 
 
 class _Trainer:
