@@ -19,10 +19,10 @@ from types import FrameType
 
 from launcher.errors import LauncherError
 from launcher.plan.document import plan_from_json
-from launcher.plan.types import StagePlan
+from launcher.plan.types import Plan
 from launcher.records import attempts, complete, files, journal
 from launcher.records.paths import RunPaths, StagePaths
-from launcher.worker import measure, orphan
+from launcher.worker import measure, orphan, scratch
 from launcher.worker.outcome import STOPPED, SUPERSEDED, USER_ERROR
 from launcher.worker.stop import STOP_SIGNALS
 
@@ -80,7 +80,8 @@ def supervise(run: str, stage: str, token: str, job_id: str, deserted: Callable[
         return Ended(0, requeue=False)
     if rank == 0:
         receipt = attempts.start(stage_paths.attempts, receipt)
-    refusal = _refusal(paths, stage, token)
+    plan = plan_from_json(paths.plan.read_text())
+    refusal = _refusal(paths, plan, stage, token)
     if refusal is not None:
         print(refusal.failure.message if refusal.failure else refusal.outcome, flush=True)
         if rank == 0:
@@ -89,9 +90,7 @@ def supervise(run: str, stage: str, token: str, job_id: str, deserted: Callable[
                 replace(receipt, ended=time.time(), **vars(refusal)),
             )
         return Ended(refusal.exit_code, requeue=False)
-    plan = plan_from_json(paths.plan.read_text())
-    env = {**_environment(plan.stage(stage)), **scratch(plan.cluster.scratch)}
-    trainer = _Trainer(run, stage, token, job_id, env)
+    trainer = _Trainer(run, stage, token, job_id, environment(plan, stage))
     code = trainer.wait(signals, deserted)
     if code not in (0, STOPPED):
         _leave_failure(stage_paths, job_id, rank, code, trainer.killed)
@@ -126,12 +125,11 @@ class _Refusal:
     failure: attempts.Failure | None = None
 
 
-def _refusal(paths: RunPaths, stage: str, token: str) -> _Refusal | None:
+def _refusal(paths: RunPaths, plan: Plan, stage: str, token: str) -> _Refusal | None:
     """Why this job must not train, or None."""
     current = journal.submissions(journal.read(paths.journal)).get(stage)
     if current is None or current.token != token or current.cancelled:
         return _Refusal("superseded", SUPERSEDED)
-    plan = plan_from_json(paths.plan.read_text())
     try:
         for name in plan.stage(stage).stage.needs:
             if plan.stage(name).stage.use is None:
@@ -143,9 +141,14 @@ def _refusal(paths: RunPaths, stage: str, token: str) -> _Refusal | None:
     return None
 
 
-def _environment(plan: StagePlan) -> Mapping[str, str]:
+def environment(plan: Plan, stage: str) -> Mapping[str, str]:
+    """The variables of the stage's trainer."""
+    planned = plan.stage(stage)
+    # What profile or recipe set themselves is in the job's environment, and stays.
+    theirs = {*plan.cluster.env, *planned.stage.env}
+    scratched = scratch.variables(plan.cluster.scratch)
     # No more threads than cores that this task may use: a development cluster declares more.
-    threads = str(max(1, min(plan.allocation.cpus_per_task, len(os.sched_getaffinity(0)))))
+    threads = str(max(1, min(planned.allocation.cpus_per_task, len(os.sched_getaffinity(0)))))
     return {
         **os.environ,
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
@@ -154,28 +157,8 @@ def _environment(plan: StagePlan) -> Mapping[str, str]:
         # Bars that rewrite their line make a log file unreadable; progress has a file of its own.
         "TQDM_DISABLE": "1",
         "TRL_EXPERIMENTAL_SILENCE": "1",
+        **{name: value for name, value in scratched.items() if name not in theirs},
     }
-
-
-def scratch(root: str | None) -> Mapping[str, str]:
-    """Variables that put temporary files and Triton's kernels on the node's own disk.
-
-    `root` may name variables of the job (`/scratch/$SLURM_JOB_ID`). None, or where no folder
-    can be made in it: nothing, and the usual places serve.
-    """
-    if root is None:
-        return {}
-    folder = Path(os.path.expandvars(root)) / f"launcher-{os.getuid()}"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        owner = folder.stat().st_uid
-    except OSError as error:
-        print(f"scratch {folder}: {error.strerror}; the usual places serve", flush=True)
-        return {}
-    if owner != os.getuid():
-        print(f"scratch {folder} is another user's; the usual places serve", flush=True)
-        return {}
-    return {"TMPDIR": str(folder), "TRITON_CACHE_DIR": str(folder / "triton")}
 
 
 class _Trainer:
