@@ -7,6 +7,7 @@ import os
 import pty
 import signal
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -42,11 +43,6 @@ stages:
 """
     )
     return str(recipe)
-
-
-def outcomes(shell: LocalShell, run: str) -> list[str | None]:
-    receipts = sorted((shell.runs / run / "stages" / "sft" / "attempts").glob("[0-9].json"))
-    return [json.loads(path.read_text())["outcome"] for path in receipts]
 
 
 def test_a_chain_outlives_its_terminal_and_each_command_finds_it(shell: LocalShell) -> None:
@@ -113,7 +109,7 @@ def test_cancel_ends_every_process_of_one_run_and_resume_goes_on(shell: LocalShe
     shell.wait_for_steps(one, 8)
     assert shell.stage(one)["attempts"] == 3
     # The first attempt left a checkpoint of its last step.
-    assert outcomes(shell, one)[0] == "stopped"
+    assert shell.attempts(one)[0]["outcome"] == "stopped"
     steps = shell.steps(one)
     assert steps == list(range(1, len(steps) + 1))
     shell.run("cancel", one)
@@ -139,7 +135,10 @@ def test_nothing_lives_on_when_a_process_above_the_trainer_is_killed(
     steps = shell.steps(run)
     assert set(steps) == set(range(1, max(steps) + 1))
     assert [steps.count(step) for step in (1, 2, 3, 4)] == [1, 1, 1, 1]
-    assert len(outcomes(shell, run)) == 2
+    # Where steps were done twice, the first of them is the one after a checkpoint.
+    again = [after for before, after in pairwise(steps) if after <= before]
+    assert len(again) <= 1 and all(step % 4 == 1 for step in again)
+    assert len(shell.attempts(run)) == 2
 
 
 def test_a_rank_that_dies_ends_the_stage_with_its_reason(shell: LocalShell) -> None:
@@ -164,9 +163,7 @@ def test_a_stage_that_is_warned_of_its_time_limit_goes_on(shell: LocalShell) -> 
     for supervisor in shell.processes(run, SUPERVISOR):
         os.kill(supervisor, signal.SIGUSR2)
     shell.wait_for_state(run, "complete")
-    # COMPLETE comes first: the supervisor writes the receipt once its trainer has ended.
-    wait_until(lambda: None not in outcomes(shell, run), "the last receipt", SECONDS)
-    assert outcomes(shell, run) == ["stopped", "complete"]
+    assert shell.outcomes(run) == ["stopped", "complete"]
     assert shell.steps(run) == list(range(1, 81))
 
 
@@ -176,8 +173,7 @@ def test_a_time_limit_makes_another_job_of_the_rest(shell: LocalShell) -> None:
     limit = ("stages.sft.resources.time=1m", SAVES_NOTHING)
     run = shell.data("submit", TINY_SFT, "stages.sft.train.max_steps=600", *limit)["run"]
     shell.wait_for_state(run, "complete", timeout=590)
-    wait_until(lambda: None not in outcomes(shell, run), "the last receipt", SECONDS)
-    ended = outcomes(shell, run)
+    ended = shell.outcomes(run)
     assert len(ended) >= 2
     assert ended == ["stopped"] * (len(ended) - 1) + ["complete"]
     assert shell.steps(run) == list(range(1, 601))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -80,8 +79,7 @@ def test_ppo_on_given_models_goes_on_after_a_stop_to_the_same_weights(shell: Loc
     undisturbed = shell.data(*words, "--new", "--wait")["run"]
 
     ppo = shell.runs / run / "stages" / "ppo"
-    outcomes = [json.loads((ppo / "attempts" / f"{n}.json").read_text())["outcome"] for n in (1, 2)]
-    assert outcomes == ["stopped", "complete"]
+    assert shell.outcomes(run, "ppo") == ["stopped", "complete"]
     other = shell.runs / undisturbed / "stages" / "ppo"
     weights = "model/model.safetensors"
     assert (ppo / weights).read_bytes() == (other / weights).read_bytes()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.slurm.devcluster import DevCluster
+from tests.slurm.devcluster import DevCluster, wait_until
 
 LAUNCHER = str(Path(sys.executable).parent / "launcher")
 
@@ -46,3 +46,20 @@ class Shell:
         """What the stage logged, a mapping a step."""
         path = self.runs / run / "stages" / stage / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def attempts(self, run: str, stage: str = "sft") -> list[dict[str, Any]]:
+        """The receipts of a stage, oldest first."""
+        folder = self.runs / run / "stages" / stage / "attempts"
+        return [json.loads(path.read_text()) for path in sorted(folder.glob("[0-9].json"))]
+
+    def outcomes(self, run: str, stage: str = "sft") -> list[str]:
+        """How each attempt at a complete stage ended.
+
+        COMPLETE comes before the last receipt: a supervisor writes it once its trainer has ended.
+        """
+
+        def found() -> list[str]:
+            return [each["outcome"] for each in self.attempts(run, stage)]
+
+        wait_until(lambda: all(found()), "the last receipt", 30)
+        return found()

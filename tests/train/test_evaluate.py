@@ -18,12 +18,11 @@ from transformers import (
 
 from launcher.errors import UsageError
 from launcher.records.evaluation import Candidate, EvaluationResult
-from launcher.shipped import shipped
 from launcher.worker.evaluate.config import EvaluateConfig
 from launcher.worker.evaluate.evaluate import evaluate
 from launcher.worker.evaluate.generate import generate, log_probabilities
+from tests.train.tiny_models import BASE, save_policy
 
-BASE = str(shipped("recipes") / "tiny" / "model")
 WORDS = ("one", "two three", "four five six", "seven", "eight nine", "ten", "red", "blue white")
 ROWS = [
     {"prompt": [{"role": "user", "content": f"Say backwards: {words}"}], "wanted": words}
@@ -51,12 +50,7 @@ def tokenizer() -> Any:
 def folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, str]:
     """A policy beside the base, an adapter, and a reward model, each with weights of its own."""
     root = tmp_path_factory.mktemp("models")
-    torch.manual_seed(1)
-    policy = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    policy.save_pretrained(root / "policy")
+    save_policy(root / "policy")
     adapter = get_peft_model(
         AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32),
         LoraConfig(

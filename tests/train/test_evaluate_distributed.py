@@ -12,24 +12,18 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
-from launcher.shipped import shipped
+from tests.train.tiny_models import BASE, save_policy
 
 HERE = Path(__file__).parent
-BASE = str(shipped("recipes") / "tiny" / "model")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A policy beside the base and a reward model, both with weights of their own."""
     root = tmp_path_factory.mktemp("models")
-    torch.manual_seed(1)
-    policy = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    policy.save_pretrained(root / "policy")
+    save_policy(root / "policy")
     reward = AutoModelForSequenceClassification.from_pretrained(
         BASE, num_labels=1, dtype=torch.float32
     )

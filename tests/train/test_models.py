@@ -16,11 +16,9 @@ from launcher.plan.make import make_plan
 from launcher.recipe.load import load_recipe
 from launcher.recipe.types import Peft
 from launcher.records.paths import RunPaths
-from launcher.shipped import shipped
 from launcher.worker import models
 from launcher.worker.context import Context
-
-BASE = str(shipped("recipes") / "tiny" / "model")
+from tests.train.tiny_models import BASE
 
 
 def context(root: Path, stage: str, *, zero: int = 0, **changed: Any) -> Context:
