@@ -43,12 +43,22 @@ class Phase:
     name: str
     items: Mapping[str, int]
     """Item (`weights`, `gradients`, `optimizer`, `activations`, `logits`, `kv cache`, `reference`,
-    `reward model`, `value model`, `context`, …) → bytes."""
+    `reward model`, `value model`, `fragmentation`, `context`, …) → bytes."""
 
     @property
     def total(self) -> int:
-        """Bytes."""
+        """Bytes that the driver counts for the process: all items."""
         return sum(self.items.values())
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that torch's caching allocator holds (`max_memory_reserved`)."""
+        return self.total - self.items.get("context", 0)
+
+    @property
+    def allocated(self) -> int:
+        """Bytes in tensors (`max_memory_allocated`)."""
+        return self.reserved - self.items.get("fragmentation", 0)
 
 
 @dataclass(frozen=True)

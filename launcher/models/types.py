@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -10,6 +11,7 @@ class ModelShape:
     """Sizes as `config.json` states them (counts, not bytes)."""
 
     name: str
+    """A label for people."""
     layers: int
     hidden: int
     intermediate: int
@@ -22,7 +24,22 @@ class ModelShape:
     qkv_bias: bool = False
     qk_norm: bool = False
     layer_norms: int = 2
-    """RMS norms of width `hidden` in one block (Gemma 2 and 3 have four)."""
+    """Norms of width `hidden` in one block (Gemma 2 and 3 have four)."""
+    family: str = ""
+    """`model_type` of its config.json; empty where only sizes are known."""
+    norm: Literal["rms", "layer"] = "rms"
+    gated_mlp: bool = True
+    """False: two matrices (up, down) instead of three."""
+    experts: int = 0
+    """Routed experts of a block, each as wide as `intermediate`; 0: a dense MLP."""
+    experts_per_token: int = 0
+    shared_intermediate: int = 0
+    """Width of the expert that every token passes beside the routed ones."""
+    dense_layers: int = 0
+    """The first blocks of a mixture of experts that have a dense MLP, `dense_intermediate` wide."""
+    dense_intermediate: int = 0
+    sliding_window: int | None = None
+    """Tokens that attention looks back, where every block has the same window."""
     source: str = "table"
     """Where it was read: `config.json`, `hub cache`, `table` or `recipe`."""
 

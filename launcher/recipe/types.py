@@ -51,6 +51,10 @@ class Peft:
     dropout: float = 0.0
     targets: str | tuple[str, ...] = "all-linear"
     modules_to_save: tuple[str, ...] = ()
+    quantization: Literal["nf4", "nf4-double", "int8"] | None = None
+    """How the frozen base is stored (QLoRA); `nf4-double` quantizes the scales too."""
+    dora: bool = False
+    """Weight-decomposed adapters: a trained magnitude for each output."""
 
 
 @dataclass(frozen=True)
