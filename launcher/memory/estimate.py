@@ -3,189 +3,194 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from launcher.memory import activations as act
+from launcher.memory.block import Kind
 from launcher.memory.generation import reading, writing
+from launcher.memory.head import Output
+from launcher.memory.host import host_memory, node_items
 from launcher.memory.lengths import Lengths, lengths, whole
 from launcher.memory.models import Resident, residents
+from launcher.memory.passes import Batch, kept, merge, read, total, training
+from launcher.memory.process import around
+from launcher.memory.stack import Stack, stack_of, width
 from launcher.memory.states import States, exchange, states
-from launcher.memory.types import GIB, MemoryEstimate, Phase, Settings
+from launcher.memory.types import MemoryEstimate, Phase, Settings
+from launcher.memory.walk import Items
 from launcher.models.types import ModelShape
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Stage
 
-CONTEXT = {"cuda": GIB, "cpu": GIB // 2}
-"""What a process takes before any tensor: on CUDA the context and NCCL's buffers, on CPU the
-interpreter with torch (0.5 GiB measured)."""
-HOST_BASE = {"cuda": 8 * GIB, "cpu": 3 * GIB // 2}
-"""Host memory of a process beside its tensors: libraries, pinned buffers, data workers."""
-KERNEL_BUILD = 3 * GIB
-"""DeepSpeed compiles a kernel on the node that first uses it, two files at once: 1.4 GiB each,
-measured with g++ 12 and torch 2.13. One process of a node builds while the others wait."""
 _NAMES = {"reward_model": "reward model", "value_model": "value model"}
 
 
-def estimate(stage: Stage, shapes: Mapping[str, ModelShape], settings: Settings) -> MemoryEstimate:
+def estimate(
+    stage: Stage,
+    shapes: Mapping[str, ModelShape],
+    settings: Settings,
+    stack: Stack | None = None,
+) -> MemoryEstimate:
     """The bytes on one GPU (on a CPU cluster: of one process) at the peak of each phase.
 
     `shapes` is keyed by role; for `evaluate` by `candidate` (the largest), `reward_model` and
-    `reference`. Phases: `load`; `rollout` and `score` of online methods; `generate`, `score` and
-    `reward` of evaluation; for training `loss` (the end of the forward pass), `backward`, and
-    `step` where DeepSpeed's optimizer adds something of its own.
+    `reference`. `stack` is what the software does where it is not the launcher's own worker.
+    Phases: `load`; `rollout` and `score` of online methods; `generate`, `score` and `reward` of
+    evaluation; for training `loss` (the end of the forward pass), `backward`, and `step`.
     """
-    models = residents(stage, shapes)
-    held = {model.role: states(model, stage.dtype, settings) for model in models}
-    if stage.method == "evaluate":
-        phases = _evaluation(stage, models, held, settings)
-    else:
-        phases = _training(stage, models, held, settings)
-    phases = tuple(
-        Phase(phase.name, {name: size for name, size in phase.items.items() if size})
-        for phase in phases
-    )
-    offloaded = sum(each.host for each in held.values())
-    host = offloaded + HOST_BASE[settings.device]
-    if settings.device == "cpu":
-        host += max(phase.total for phase in phases)
-    else:
-        host += _loading(models, stage, settings)
-    return MemoryEstimate(phases, host, _node_items(settings))
+    stack = stack or stack_of(stage, settings)
+    job = _Job(stage, residents(stage, shapes), settings, stack)
+    phases = job.evaluation() if stage.method == "evaluate" else job.training()
+    made = tuple(_phase(name, items, settings) for name, items in phases)
+    offloaded = sum(each.host for each in job.held.values())
+    host = host_memory(job.models, stage, settings, offloaded, max(each.total for each in made))
+    return MemoryEstimate(made, host, node_items(settings))
 
 
-def _node_items(settings: Settings) -> dict[str, int]:
-    """On CPU every use of DeepSpeed needs a kernel, on CUDA the optimizer on the host does."""
-    builds = settings.zero_stage > 0 and (settings.device == "cpu" or settings.offload != "none")
-    return {"DeepSpeed's kernel build": KERNEL_BUILD} if builds else {}
+def _phase(name: str, items: Items, settings: Settings) -> Phase:
+    rounded = {item: round(size) for item, size in items.items()}
+    whole_items = rounded | around(sum(rounded.values()), settings)
+    return Phase(name, {item: size for item, size in whole_items.items() if size})
 
 
-def _training(
-    stage: Stage,
-    models: tuple[Resident, ...],
-    held: Mapping[str, States],
-    settings: Settings,
-) -> tuple[Phase, ...]:
-    main = models[0]
-    shape, dtype, peft = main.shape, stage.dtype, stage.peft
-    method = METHODS[stage.method]
-    length = lengths(stage, shape)
-    sequences = settings.micro_batch * method.sequences_per_row
-    tokens = sequences * length.total
-    autocast = settings.zero_stage == 0 and dtype != "float32" and peft is None
+@dataclass
+class _Job:
+    stage: Stage
+    models: tuple[Resident, ...]
+    settings: Settings
+    stack: Stack
 
-    base = _weights(models, held) | {"context": CONTEXT[settings.device]}
-    steady = base | {
-        "optimizer": sum(each.optimizer for each in held.values()),
-        "autocast copies": sum(each.casts for each in held.values()),
-    }
-    shared = exchange(models, dtype, settings)
-    gradients = sum(each.gradients for each in held.values())
-    saved = act.saved(
-        shape,
-        tokens,
-        dtype,
-        peft,
-        autocast=autocast,
-        checkpointing=settings.gradient_checkpointing,
-    )
-    work = act.backward_work(shape, tokens, dtype)
-    if settings.gradient_checkpointing:
-        work += act.layer(shape, tokens, dtype, peft, autocast)
-    # A separate value model is walked in the same pass as the policy.
-    for other in models[1:]:
-        if other.trained:
-            saved += act.saved(
-                other.shape,
-                tokens,
-                dtype,
-                None,
-                autocast=autocast,
-                checkpointing=settings.gradient_checkpointing,
-            )
-    phases = [
-        Phase("load", base),
-        Phase(
-            "loss",
-            steady
-            | shared
-            | {
-                "gradients": gradients if settings.accumulation > 1 else 0,
-                "activations": saved,
-                "logits": _loss_logits(stage, shape, sequences, length, settings),
-            },
-        ),
-        Phase("backward", steady | shared | {"gradients": gradients, "activations": saved + work}),
-    ]
-    step = sum(each.step for each in held.values())
-    if step:
-        phases.append(Phase("step", steady | {"gradients": gradients, "optimizer step": step}))
-    if method.online:
-        # The completions of one step (of several mini-batches) are generated at once.
-        rollouts = settings.micro_batch * settings.accumulation
-        rollouts *= whole(stage.train, "num_mini_batches", 1)
-        base = steady | {"autocast copies": 0}
-        phases[1:1] = [
-            writing("rollout", stage, main, base, rollouts, length, settings),
-            reading("score", stage, models, base, length, settings),
+    def __post_init__(self) -> None:
+        self.held: dict[str, States] = {
+            model.role: states(model, self.stack, self.settings) for model in self.models
+        }
+        self.length: Lengths = lengths(self.stage, self.models[0].shape)
+
+    def training(self) -> list[tuple[str, Items]]:
+        settings, held = self.settings, self.held.values()
+        online = METHODS[self.stage.method].online
+        base = self._weights()
+        steady = base | {"optimizer": sum(each.optimizer for each in held)}
+        gradients = sum(each.gradients for each in held)
+        exchanged = self._exchange(self.models)
+        exchanged["buckets"] = exchanged.get("buckets", 0) + sum(each.buckets for each in held)
+        # Gradients appear as they are made where they live alone and no earlier ones are there.
+        appear = settings.zero_stage == 0 and settings.accumulation == 1 and settings.processes == 1
+        there = {} if appear else {"gradients": float(gradients)}
+        loss, backward = self._passes(appear)
+        phases = [
+            ("load", base),
+            ("loss", merge((steady, exchanged, there, loss))),
+            ("backward", merge((steady, exchanged, there, backward))),
         ]
-    return tuple(phases)
+        step = sum(each.step for each in held)
+        phases.append(
+            ("step", merge((steady, {"gradients": gradients, "optimizer step": float(step)})))
+        )
+        if online:
+            phases[1:1] = self._rollout(steady)
+        return phases
 
+    def _passes(self, keeps_gradients: bool) -> tuple[Items, Items]:
+        """What the step of one micro-batch adds, at the end of its loss and backwards."""
+        stage, settings, main = self.stage, self.settings, self.models[0]
+        method = METHODS[stage.method]
+        sequences = settings.micro_batch * method.sequences_per_row
+        scored = self.length.completion if method.online else self.length.total
+        batch = Batch(sequences, self.length.total, scored)
+        kind = self.kind(main)
+        loss, backward = training(
+            kind,
+            self._output(main),
+            batch,
+            checkpointing=settings.gradient_checkpointing,
+            keeps_gradients=keeps_gradients,
+        )
+        for other in self.models[1:]:
+            if other.trained:
+                # A value model of its own is walked in the same pass as the policy.
+                own = training(
+                    self.kind(other),
+                    "score",
+                    batch,
+                    checkpointing=settings.gradient_checkpointing,
+                    keeps_gradients=keeps_gradients,
+                )
+                loss, backward = merge((loss, own[0])), merge((backward, own[0]))
+        if stage.method in ("dpo", "kto") and not stage.train.get("precompute_ref_log_probs"):
+            # The reference reads the batch while the policy's activations live.
+            reference = next((m for m in self.models if m.role == "reference"), main)
+            frozen = read(self.kind(reference, trains=False), "log-probabilities", batch)
+            held = kept(kind, batch, checkpointing=settings.gradient_checkpointing)
+            loss = max(loss, merge((held, frozen)), key=total)
+        return loss, backward
 
-def _evaluation(
-    stage: Stage,
-    models: tuple[Resident, ...],
-    held: Mapping[str, States],
-    settings: Settings,
-) -> tuple[Phase, ...]:
-    """One model is in memory at a time: a candidate writes (`generate`), candidates and reference
-    read what was written (`score`), then the reward model does (`reward`)."""
-    candidate, *others, reward = models
-    length = lengths(stage, candidate.shape)
-    largest = max((candidate, *others), key=lambda model: model.parameters)
+    def _rollout(self, steady: Items) -> list[tuple[str, Items]]:
+        stage, settings, main = self.stage, self.settings, self.models[0]
+        rollouts = settings.micro_batch * settings.accumulation
+        # The completions of one step (of several mini-batches) are generated at once.
+        rollouts *= whole(stage.train, "num_mini_batches", 1)
+        batch = Batch(settings.micro_batch, self.length.total, self.length.completion)
+        readers = [
+            read(self.kind(model, trains=False), self._output(model), batch)
+            for model in self.models
+        ]
+        gathered = self._gathered(self.models)
+        written = writing(self.kind(main, trains=False), rollouts, self.length)
+        return [
+            ("rollout", merge((steady, self._whole(main), written))),
+            ("score", merge((steady, gathered, max(readers, key=total)))),
+        ]
 
-    def alone(model: Resident) -> dict[str, int]:
-        return {"weights": held[model.role].weights, "context": CONTEXT[settings.device]}
+    def evaluation(self) -> list[tuple[str, Items]]:
+        """One model is in memory at a time: a candidate writes (`generate`), candidates and
+        reference read what was written (`score`), then the reward model does (`reward`)."""
+        candidate, *others, reward = self.models
+        settings, length = self.settings, self.length
+        largest = max((candidate, *others), key=lambda model: model.parameters)
+        rows = settings.micro_batch * settings.accumulation
 
-    return (
-        Phase("load", alone(largest)),
-        writing(
-            "generate",
-            stage,
-            candidate,
-            alone(candidate),
-            settings.micro_batch * settings.accumulation,
-            length,
-            settings,
-        ),
-        reading("score", stage, (largest,), alone(largest), length, settings),
-        reading("reward", stage, (reward,), alone(reward), length, settings),
-    )
+        def alone(model: Resident) -> Items:
+            return {"weights": float(self.held[model.role].weights)}
 
+        written = writing(self.kind(candidate, trains=False), rows, length)
+        scored = reading(self.kind(largest, trains=False), settings.micro_batch, length)
+        batch = Batch(settings.micro_batch, length.total, length.completion)
+        judged = read(self.kind(reward, trains=False), "score", batch)
+        return [
+            ("load", alone(largest)),
+            ("generate", merge((alone(candidate), self._gathered((candidate,)), written))),
+            ("score", merge((alone(largest), self._gathered((largest,)), scored))),
+            ("reward", merge((alone(reward), self._gathered((reward,)), judged))),
+        ]
 
-def _loss_logits(
-    stage: Stage, shape: ModelShape, sequences: int, length: Lengths, settings: Settings
-) -> int:
-    if stage.method == "reward":
-        return 0
-    tokens = sequences * (length.completion if METHODS[stage.method].online else length.total)
-    if settings.device == "cuda":
-        return act.fused_logits(shape, tokens, stage.peft is None)
-    return act.stock_logits(shape, tokens)
+    def kind(self, model: Resident, *, trains: bool = True) -> Kind:
+        """How `model` is walked; what only reads is in the precision of the products."""
+        peft = self.stage.peft if model.adapters else None
+        if model.trained:
+            return Kind(model.shape, self.stack, peft, trains)
+        stack = replace(self.stack, weights=self.stack.compute, autocast=False)
+        return Kind(model.shape, stack, None, trains=False)
 
+    def _output(self, model: Resident) -> Output:
+        if model.role in ("reward_model", "value_model") or self.stage.method == "reward":
+            return "score"
+        return "loss" if self.stage.method == "sft" else "log-probabilities"
 
-def _weights(models: tuple[Resident, ...], held: Mapping[str, States]) -> dict[str, int]:
-    items = {"weights": held[models[0].role].weights}
-    for model in models[1:]:
-        items[_NAMES.get(model.role, model.role)] = held[model.role].weights
-    return items
+    def _weights(self) -> Items:
+        items: Items = {"weights": float(self.held[self.models[0].role].weights)}
+        for model in self.models[1:]:
+            items[_NAMES.get(model.role, model.role)] = float(self.held[model.role].weights)
+        return items
 
+    def _exchange(self, models: tuple[Resident, ...]) -> Items:
+        return {k: float(v) for k, v in exchange(models, self.stack, self.settings).items()}
 
-def _loading(models: tuple[Resident, ...], stage: Stage, settings: Settings) -> int:
-    """Host memory while weights are read or written, for one process.
+    def _gathered(self, models: tuple[Resident, ...]) -> Items:
+        """What ZeRO-3 gathers of `models` layer by layer; there are no gradients to reduce."""
+        return {k: v for k, v in self._exchange(models).items() if k != "buckets"}
 
-    The largest model passes through the host whole; under ZeRO-3 one rank of a node gathers it
-    when it is saved, which is shared out over that node's processes.
-    """
-    largest = max(model.parameters for model in models) * (4 if stage.dtype == "float32" else 2)
-    if settings.zero_stage == 3:
-        return largest // settings.processes_per_node
-    return largest
+    def _whole(self, writer: Resident) -> Items:
+        """The weights that the writer of rollouts gathers: all, or a few layers at a time."""
+        if self.settings.zero_stage == 3 and self.settings.gather_for_generation:
+            return {"gathered weights": float(width(self.stack.weights) * writer.parameters)}
+        return self._gathered((writer,))

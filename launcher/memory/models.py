@@ -19,10 +19,18 @@ class Resident:
     shape: ModelShape
     frozen: int
     trained: int
+    adapters: bool = False
+    """Whether what trains are adapters on a frozen base."""
 
     @property
     def parameters(self) -> int:
         return self.frozen + self.trained
+
+    @property
+    def packed(self) -> int:
+        """Weights of the blocks' matrices: what quantization packs."""
+        block = self.shape.layer_parameters - self.shape.layer_norms * self.shape.hidden
+        return self.shape.layers * block
 
 
 def residents(stage: Stage, shapes: Mapping[str, ModelShape]) -> tuple[Resident, ...]:
@@ -38,21 +46,40 @@ def residents(stage: Stage, shapes: Mapping[str, ModelShape]) -> tuple[Resident,
             for role in ("candidate", "reference", "reward_model")
             if role in shapes
         )
-    main_role = METHODS[stage.method].main_role
-    main = shapes[main_role]
-    found = [_trained(stage, main_role, main)]
-    if METHODS[stage.method].online:
-        policy = stage.models.get(main_role)
-        is_policy = stage.models.get("reference", policy) == policy
-        if stage.train.get("kl_coef") != 0 and not (stage.peft is not None and is_policy):
-            reference = shapes.get("reference", main)
-            found.append(Resident("reference", reference, reference.parameters, 0))
-        if "value_model" in shapes:
-            value = shapes["value_model"]
-            found.append(Resident("value_model", value, 0, _size("value_model", value)))
+    method = METHODS[stage.method]
+    main = shapes[method.main_role]
+    found = [_trained(stage, method.main_role, main)]
+    if _reads_reference(stage):
+        reference = shapes.get("reference", main)
+        found.append(Resident("reference", reference, reference.parameters, 0))
+    if "value_model" in shapes:
+        value = shapes["value_model"]
+        found.append(Resident("value_model", value, 0, _size("value_model", value)))
+    if "reward_model" in shapes:
         reward = shapes["reward_model"]
         found.append(Resident("reward_model", reward, _size("reward_model", reward), 0))
     return tuple(found)
+
+
+def _reads_reference(stage: Stage) -> bool:
+    """Whether a reference is loaded beside the policy.
+
+    A frozen base is the reference of its adapter. DPO's and KTO's log-probabilities may be computed
+    before, PPO, GRPO and RLOO may do without a KL penalty.
+    """
+    policy = stage.models.get(METHODS[stage.method].main_role)
+    is_policy = stage.models.get("reference", policy) == policy
+    if stage.peft is not None and is_policy:
+        return False
+    if stage.method in ("dpo", "kto"):
+        return not stage.train.get("precompute_ref_log_probs")
+    if stage.method == "ppo":
+        return bool(stage.train.get("kl_coef", 0.05) != 0)
+    if stage.method == "grpo":
+        return bool(stage.train.get("beta", 0.0) != 0)
+    if stage.method == "rloo":
+        return bool(stage.train.get("beta", 0.05) != 0)
+    return False
 
 
 def _trained(stage: Stage, role: str, shape: ModelShape) -> Resident:
@@ -62,7 +89,7 @@ def _trained(stage: Stage, role: str, shape: ModelShape) -> Resident:
     head = shape.hidden if stage.method in ("reward", "ppo") else 0
     if stage.peft is None:
         return Resident(role, shape, 0, whole + head)
-    return Resident(role, shape, whole, adapter_parameters(stage.peft, shape) + head)
+    return Resident(role, shape, whole, adapter_parameters(stage.peft, shape) + head, adapters=True)
 
 
 def _size(role: str, shape: ModelShape) -> int:

@@ -6,19 +6,24 @@ names a mechanism that moves memory, so that a run of another framework is descr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from launcher.recipe.types import Dtype
+from launcher.memory.types import Settings
+from launcher.recipe.types import Dtype, Stage
 
 Base = Literal["dense", "nf4", "nf4-double", "int8", "gptq4"]
 """How the frozen weights of an adapter's base are stored. NF4: packed to half a byte with one
 float32 scale for 64 weights, or that scale itself in 8 bits (double quantization)."""
 Attention = Literal["flash", "sdpa", "eager"]
-Loss = Literal["fused head", "stock", "liger", "chunked"]
-"""What is kept of the logits. `fused head`: TRL's Triton kernels, tiles only. `stock`: the whole
+Loss = Literal["fused head", "tiled", "stock", "liger", "chunked"]
+"""What is kept of the logits. `fused head`: TRL's Triton kernels, tiles only; `tiled`: the same
+without Triton, where a tile is unfolded in float32. `stock`: the whole
 logits, their float32 copy, and the gradient. `liger`: the loss fused with the head's product, in
 chunks. `chunked`: whole logits, but cross-entropy over a piece at a time."""
+LIGER = frozenset({"rms_norm", "rope", "swiglu"})
+"""The kernels that `use_liger_kernel` puts in place of transformers' own, beside its loss."""
 
 
 @dataclass(frozen=True)
@@ -41,3 +46,38 @@ class Stack:
     """Kernels that keep only their inputs: `rms_norm`, `rope`, `swiglu`, `lora`."""
     sharding: Literal["zero", "fsdp"] = "zero"
     """Whose rules divide states where `Settings.zero_stage` is above 0."""
+
+
+def width(dtype: Dtype) -> int:
+    """Bytes of one element."""
+    return 4 if dtype == "float32" else 2
+
+
+def stack_of(stage: Stage, settings: Settings) -> Stack:
+    """What the launcher's own worker does with `stage`, from its recipe.
+
+    Weights that train keep a float32 master: without DeepSpeed they are it themselves, under
+    autocast; an adapter's base stays in the stage's dtype. DeepSpeed runs models in that dtype.
+    """
+    half, alone = stage.dtype != "float32", settings.zero_stage == 0
+    trains = stage.method != "evaluate"
+    whole = trains and half and alone and stage.peft is None
+    cuda, liger = settings.device == "cuda", bool(stage.train.get("use_liger_kernel"))
+    quantization = stage.peft.quantization if stage.peft is not None else None
+    return Stack(
+        weights="float32" if whole else stage.dtype,
+        compute=stage.dtype,
+        autocast=trains and half and alone,
+        adapters="float32" if alone else stage.dtype,
+        base=quantization or "dense",
+        optimizer=str(stage.train.get("optim", "adamw_torch_fused")),
+        attention=_attention(stage),
+        loss="liger" if liger else "fused head" if cuda else "tiled",
+        fused=LIGER if liger else frozenset(),
+    )
+
+
+def _attention(stage: Stage) -> Attention:
+    given = stage.train.get("model_init_kwargs")
+    name = str(given.get("attn_implementation", "")) if isinstance(given, Mapping) else ""
+    return "eager" if name == "eager" else "flash"

@@ -5,8 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from launcher.memory.models import Resident
+from launcher.memory.optimizers import optimizer
+from launcher.memory.stack import Base, Stack, width
 from launcher.memory.types import Settings
-from launcher.recipe.types import Dtype
+
+BASE_BYTES: dict[Base, float] = {
+    "nf4": 0.5 + 4 / 64,
+    "nf4-double": 0.5 + 1 / 64 + 4 / (64 * 256),
+    "int8": 1.0,
+    "gptq4": 0.5 + 2.5 / 128,
+}
+"""Bytes of a frozen weight of a block's linear layers. NF4: a float32 scale for 64 weights, or a
+byte for it and a float32 for 256 of those. GPTQ: a half-precision scale and 4 bits for 128."""
 
 
 @dataclass(frozen=True)
@@ -15,79 +25,85 @@ class States:
 
     weights: int
     gradients: int
+    """Once they are all there."""
     optimizer: int
     step: int
     """What lives only while the optimizer steps."""
-    casts: int
-    """Half-precision copies that autocast keeps of float32 weights."""
     host: int
+    buckets: int = 0
+    """Copies of the gradients that data parallelism exchanges."""
 
 
-def states(model: Resident, dtype: Dtype, settings: Settings) -> States:
+def states(model: Resident, stack: Stack, settings: Settings) -> States:
     """The bytes of a model's states under ZeRO `settings.zero_stage` on `settings.processes`.
 
-    A trained parameter, in bytes:
-    - one process or plain data parallelism: float32 weight 4, gradient 4, two Adam moments 8; in
-      half precision autocast adds a copy of 2; data parallelism adds its gradient buckets, 4;
-    - DeepSpeed in half precision: weight 2, gradient 2 (float32 accumulation from ZeRO 2 on: 4),
-      master and moments 12, and at the step a float32 copy of the gradient partition, 4;
-    - DeepSpeed in float32: weight 4, gradient 4, master and moments 12, and 4 at the step.
-    A frozen parameter takes the bytes of `dtype`. ZeRO divides optimizer states by the number of
-    processes from stage 1 on, gradients from 2, weights (frozen ones too) at 3.
-    Adapters trained without DeepSpeed are float32 beside a base in `dtype`.
+    Without DeepSpeed weights, gradients and moments have the width of the weights; adapters theirs;
+    data parallelism over several processes adds gradient buckets of the same size. DeepSpeed, for
+    a trained parameter, in bytes:
+    - in half precision: weight 2, gradient 2 (float32 accumulation from ZeRO 2 on: 4), master and
+      moments 12, and at the step a float32 copy of the gradient partition, 4;
+    - in float32: weight 4, gradient 4, master and moments 12, and 4 at the step.
+    ZeRO divides optimizer states by the number of processes from stage 1 on, gradients from 2,
+    weights (frozen ones too) at 3.
     """
-    half = dtype != "float32"
-    width = 2 if half else 4
-    deepspeed = settings.zero_stage >= 1
-    n = settings.processes
-    trained, frozen = model.trained, model.frozen
-
-    if not deepspeed:
-        buckets = 4 if n > 1 else 0
-        autocast = 2 if half and frozen == 0 else 0
+    n, trained = settings.processes, model.trained
+    own = width(stack.adapters if model.adapters else stack.weights)
+    frozen = _frozen(model, stack)
+    if settings.zero_stage == 0:
+        rule = optimizer(stack.optimizer)
+        moments = int((rule.moments * own + rule.fixed) * trained)
         return States(
-            weights=width * frozen + 4 * trained,
-            gradients=(4 + buckets) * trained,
-            optimizer=8 * trained,
-            step=0,
-            casts=autocast * trained,
-            host=0,
+            weights=frozen + own * trained,
+            gradients=own * trained,
+            optimizer=0 if rule.paged else moments,
+            step=int(rule.copies * own * trained),
+            host=moments if rule.paged else 0,
+            buckets=own * trained if n > 1 else 0,
         )
-    accumulates = 4 if settings.zero_stage >= 2 else width
-    weights = width * (frozen + trained)
-    gradients = accumulates * trained
-    optimizer, step = 12 * trained // n, 4 * trained // n
+    half = width(stack.weights)
+    gradients = (4 if settings.zero_stage >= 2 else half) * trained
+    moments, step = 12 * trained // n, 4 * trained // n
+    weights = frozen + half * trained
     if settings.zero_stage >= 2:
         gradients //= n
     if settings.zero_stage == 3:
         weights //= n
     host = 0
     if settings.offload != "none":
-        host += optimizer + step
-        optimizer = step = 0
+        host += moments + step
+        moments = step = 0
         if settings.zero_stage >= 2:
             host += gradients
             gradients = 0
     if settings.offload == "all":
         host += weights
         weights = 0
-    return States(weights, gradients, optimizer, step, 0, host)
+    return States(weights, gradients, moments, step, host)
 
 
-def exchange(models: tuple[Resident, ...], dtype: Dtype, settings: Settings) -> dict[str, int]:
+def _frozen(model: Resident, stack: Stack) -> int:
+    if not model.trained:
+        return width(stack.compute) * model.frozen
+    size = width(stack.weights)
+    if stack.base == "dense":
+        return size * model.frozen
+    return int(BASE_BYTES[stack.base] * model.packed) + size * (model.frozen - model.packed)
+
+
+def exchange(models: tuple[Resident, ...], stack: Stack, settings: Settings) -> dict[str, int]:
     """DeepSpeed's communication buffers (bytes): buckets, and the parameters ZeRO-3 gathers."""
     if settings.zero_stage == 0:
         return {}
-    width = 2 if dtype != "float32" else 4
+    size = width(stack.weights)
     trained = sum(model.trained for model in models)
     total = sum(model.parameters for model in models)
     # Two gradient buckets, as communication overlaps with the backward pass.
-    items = {"buckets": 2 * width * min(settings.reduce_bucket, trained)}
+    items = {"buckets": 2 * size * min(settings.reduce_bucket, trained)}
     if settings.zero_stage < 3:
-        items["buckets"] += width * min(settings.allgather_bucket, trained)
+        items["buckets"] += size * min(settings.allgather_bucket, trained)
         return items
     # The embedding is the largest parameter: it is gathered whole, whatever the limit is.
     largest = max(model.shape.embedding_parameters for model in models)
     live = max(settings.live_parameters + settings.prefetch_bucket, 2 * largest)
-    items["gathered weights"] = width * min(live, total)
+    items["gathered weights"] = size * min(live, total)
     return items

@@ -30,10 +30,15 @@ def items(found: MemoryEstimate, phase: str) -> dict[str, int]:
 
 
 def test_full_training_in_one_process_takes_sixteen_bytes_a_parameter() -> None:
-    found = items(of(stage()), "backward")
+    found = items(of(stage()), "step")
     states = found["weights"] + found["gradients"] + found["optimizer"]
     assert states == 16 * P
-    assert found["autocast copies"] == 2 * P
+
+
+def test_autocast_keeps_a_half_precision_copy_of_every_matrix_until_its_backward_pass() -> None:
+    matrices = SEVEN.layers * (SEVEN.layer_parameters - 2 * SEVEN.hidden)
+    copies = items(of(stage()), "loss")["autocast copies"]
+    assert copies == pytest.approx(2 * matrices, rel=0.001)
 
 
 def test_float32_needs_no_copies_for_autocast() -> None:
@@ -56,7 +61,7 @@ def test_zero_3_divides_weights_too() -> None:
 
 def test_an_adapter_keeps_its_base_in_two_bytes_and_trains_itself_in_sixteen() -> None:
     adapter = adapter_parameters(Peft(), SEVEN)
-    found = items(of(stage(peft=Peft())), "backward")
+    found = items(of(stage(peft=Peft())), "step")
     assert found["weights"] == 2 * P + 4 * adapter
     assert found["gradients"] + found["optimizer"] == 12 * adapter
 
@@ -84,8 +89,9 @@ def test_offload_moves_states_from_the_gpu_to_the_host() -> None:
 
 def test_a_reward_model_has_no_logits_and_reads_two_sequences_a_row() -> None:
     sft, reward = of(stage("sft")), of(stage("reward"))
-    assert "logits" not in items(reward, "loss")
-    assert items(reward, "loss")["activations"] == 2 * items(sft, "loss")["activations"]
+    assert items(reward, "loss")["logits"] < items(sft, "loss")["logits"] / 10
+    twice = 2 * items(sft, "loss")["activations"]
+    assert items(reward, "loss")["activations"] == pytest.approx(twice, rel=0.001)
 
 
 def test_ppo_holds_policy_reference_and_reward_model() -> None:
@@ -127,7 +133,8 @@ def test_all_completions_of_a_step_are_generated_at_once() -> None:
     one = of(stage("ppo"), micro_batch=8, accumulation=1)
     four = of(stage("ppo"), micro_batch=2, accumulation=4)
     assert items(one, "rollout")["kv cache"] == items(four, "rollout")["kv cache"]
-    assert items(one, "loss")["activations"] == 4 * items(four, "loss")["activations"]
+    share = items(four, "loss")["activations"] / items(one, "loss")["activations"]
+    assert share == pytest.approx(1 / 4, rel=0.001)
 
 
 def test_zero_3_gathers_the_policy_to_generate_unless_told_not_to() -> None:
@@ -158,10 +165,10 @@ def test_checkpointing_takes_less_in_the_loss_and_never_more_in_all() -> None:
         assert recomputed.peak.total < stored.peak.total
 
 
-def test_logits_are_whole_on_cpu_and_tiled_on_cuda() -> None:
+def test_tiles_of_logits_are_unfolded_in_float32_on_cpu() -> None:
     on_cpu = of(stage(), device="cpu", micro_batch=8)
     on_cuda = of(stage(), device="cuda", micro_batch=8)
-    assert items(on_cpu, "loss")["logits"] == 14 * 8 * 1024 * SEVEN.vocab
+    assert items(on_cpu, "loss")["logits"] > 5 * 4096 * 32768 * 4
     assert items(on_cuda, "loss")["logits"] < items(on_cpu, "loss")["logits"] / 3
 
 

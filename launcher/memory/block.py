@@ -1,0 +1,162 @@
+"""One transformer block on a tape, written down as transformers computes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from launcher.memory import operations as op
+from launcher.memory.lora import targets
+from launcher.memory.stack import Stack, width
+from launcher.memory.tape import Tape, Tensor, Weight
+from launcher.models.types import ModelShape
+from launcher.recipe.types import Peft
+
+_GEMMA = ("gemma", "gemma2", "gemma3_text")
+_FUSED_PROJECTIONS = ("phi3",)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a block's memory depends on, but for the batch."""
+
+    shape: ModelShape
+    stack: Stack
+    peft: Peft | None = None
+    trains: bool = True
+    """Whether its weights (or adapters) train."""
+
+    @property
+    def full(self) -> bool:
+        """Whether all weights train."""
+        return self.trains and self.peft is None
+
+
+class Block:
+    """The operations of one block, with fresh weights."""
+
+    def __init__(self, tape: Tape, kind: Kind) -> None:
+        self.tape, self.kind = tape, kind
+        self.width = width(kind.stack.weights)
+        adapts = kind.peft is not None and kind.trains
+        self.adapted = targets(kind.peft) if adapts and kind.peft is not None else frozenset()
+
+    def forward(self, x: Tensor, rotary: int) -> Tensor:
+        """`rotary`: bytes of an element of cos and sin."""
+        shape, tape = self.kind.shape, self.tape
+        if shape.family in ("gpt_neox", "phi"):
+            return self._parallel(x, rotary)
+        attended = self.attention(self.norm(x), rotary)
+        if shape.layer_norms == 4:
+            attended = self.norm(attended)
+        x = op.add(tape, x, attended)
+        del attended
+        inner = self.mlp(self.norm(x))
+        if shape.layer_norms == 4:
+            inner = self.norm(inner)
+        return op.add(tape, x, inner)
+
+    def _parallel(self, x: Tensor, rotary: int) -> Tensor:
+        """Attention and MLP side by side on the same input."""
+        normal = self.norm(x)
+        attended = self.attention(normal, rotary)
+        if self.kind.shape.layer_norms == 2:
+            normal = self.norm(x)
+        inner = self.mlp(normal)
+        del normal
+        both = op.add(self.tape, inner, attended)
+        del inner, attended
+        return op.add(self.tape, both, x)
+
+    def norm(self, x: Tensor, columns: int | None = None) -> Tensor:
+        shape, tape = self.kind.shape, self.tape
+        weight = self.weight(columns or shape.hidden, 1)
+        if shape.norm == "layer":
+            return op.layer_norm(tape, x, weight)
+        if "rms_norm" in self.kind.stack.fused:
+            return op.fused_rms_norm(tape, x, weight)
+        if shape.family in _GEMMA:
+            return op.gemma_norm(tape, x, weight)
+        return op.rms_norm(tape, x, weight)
+
+    def attention(self, x: Tensor, rotary: int) -> Tensor:
+        shape, tape, stack = self.kind.shape, self.tape, self.kind.stack
+        wide, narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        if shape.family in _FUSED_PROJECTIONS:
+            joint = self.project(x, "qkv_proj", wide + 2 * narrow, shape.hidden)
+            q, k, v = op.split(tape, joint, (wide, narrow, narrow))
+            del joint
+        else:
+            q = self.project(x, "q_proj", wide, shape.hidden)
+            if shape.qk_norm:
+                q = self.norm(q, shape.head_dim)
+            k = self.project(x, "k_proj", narrow, shape.hidden)
+            if shape.qk_norm:
+                k = self.norm(k, shape.head_dim)
+            v = self.project(x, "v_proj", narrow, shape.hidden)
+        del x
+        if shape.family not in ("gpt2", "gpt_bigcode"):
+            q, k = op.rotary(tape, q, k, rotary, fused="rope" in stack.fused)
+        attend = op.eager_attention if stack.attention == "eager" else op.flash_attention
+        compute = width(stack.compute) if tape.autocast is not None else v.width
+        attended = attend(tape, q, k, v, shape.heads, width=compute)
+        del q, k, v
+        return self.project(attended, "o_proj", shape.hidden, wide)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        shape, tape = self.kind.shape, self.tape
+        h, m = shape.hidden, shape.intermediate
+        if not shape.gated_mlp:
+            up = self.project(x, "up_proj", m, h)
+            del x
+            active = op.pointwise(tape, up)
+            del up
+            return self.project(active, "down_proj", h, m)
+        if shape.family in _FUSED_PROJECTIONS:
+            joint = self.project(x, "gate_up_proj", 2 * m, h)
+            gate, up = op.split(tape, joint, (m, m))
+            active = op.pointwise(tape, gate)
+            product = op.multiply(tape, up, active)
+            # Its frame holds them until the function returns.
+            return self.project(product, "down_proj", h, m)
+        gate = self.project(x, "gate_proj", m, h)
+        if "swiglu" in self.kind.stack.fused:
+            up = self.project(x, "up_proj", m, h)
+            del x
+            return self.project(op.fused_swiglu(tape, gate, up), "down_proj", h, m)
+        active = op.pointwise(tape, gate)
+        del gate
+        up = self.project(x, "up_proj", m, h)
+        product = op.multiply(tape, active, up)
+        del active, up, x
+        return self.project(product, "down_proj", h, m)
+
+    def project(self, x: Tensor, name: str, rows: int, columns: int) -> Tensor:
+        """A linear layer, with its adapter where it has one."""
+        tape = self.tape
+        if self.kind.stack.base != "dense" and self.kind.peft is not None:
+            result = op.quantized_linear(tape, x, rows, columns)
+        else:
+            result = op.linear(tape, x, self.weight(rows, columns))
+        if name in self.adapted:
+            assert self.kind.peft is not None
+            result = self._adapter(x, result, rows, columns, self.kind.peft)
+        return result
+
+    def _adapter(self, x: Tensor, result: Tensor, rows: int, columns: int, peft: Peft) -> Tensor:
+        tape, kept = self.tape, result.width
+        size = width(self.kind.stack.adapters)
+        a, b = Weight(tape, peft.r, columns, size, True), Weight(tape, rows, peft.r, size, True)
+        x = tape.cast(x, size)
+        if peft.dropout:
+            x = op.dropout(tape, x)
+        low = op.linear(tape, x, a)
+        high = op.linear(tape, low, b)
+        del low
+        scaled = op.scale(tape, high)
+        del high
+        result = op.add(tape, result, scaled)
+        del scaled
+        return tape.cast(result, kept)
+
+    def weight(self, rows: int, columns: int) -> Weight:
+        return Weight(self.tape, rows, columns, self.width, self.kind.full)

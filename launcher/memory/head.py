@@ -1,0 +1,156 @@
+"""The end of a model: last norm, head and loss, on a tape."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+from launcher.memory import operations as op
+from launcher.memory.block import Block, Kind
+from launcher.memory.tape import Live, Tape, Tensor, Weight, constant, times
+from launcher.memory.walk import Profile, entering, tape_of
+
+TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
+"""TRL's fused head multiplies this many tokens by this many rows of the head at a time
+(`TOKEN_CHUNK_SIZE` and `_CHUNKED_LOGPROB_CHUNK_SIZE`)."""
+
+Output = Literal["loss", "log-probabilities", "score"]
+
+
+def head(kind: Kind, output: Output, scored: int, tokens: int, *, keeps_gradients: bool) -> Profile:
+    """What the end of the model takes where it trains. `scored` of its `tokens` go to the head."""
+    tile = min(scored, TILE_TOKENS)
+    return _head(kind, output, tile, scored / tokens, True, keeps_gradients)
+
+
+def reading_head(kind: Kind, output: Output, scored: int, tokens: int) -> tuple[Live, ...]:
+    """Moments of the end of a model that only reads."""
+    return _head(kind, output, min(scored, TILE_TOKENS), scored / tokens, False, False).forward
+
+
+@lru_cache(maxsize=1024)
+def _head(
+    kind: Kind, output: Output, tile: int, share: float, records: bool, keeps_gradients: bool
+) -> Profile:
+    tape = tape_of(kind, records=records, keeps_gradients=keeps_gradients)
+    block, shape = Block(tape, kind), kind.shape
+    hidden = block.norm(entering(tape, kind))
+    tape.kind = "logits"
+    if output == "score":
+        root = op.linear(tape, hidden, Weight(tape, 1, shape.hidden, hidden.width, kind.trains))
+    else:
+        weight = block.weight(shape.vocab, shape.hidden)
+        chosen = _window(tape, hidden, share)
+        if kind.stack.loss in ("fused head", "tiled"):
+            root = _fused(tape, chosen, weight, tile, triton=kind.stack.loss == "fused head")
+        elif kind.stack.loss == "liger":
+            root = _liger(tape, chosen, weight)
+        else:
+            root = _stock(tape, chosen, weight)
+        del chosen
+    del hidden
+    forward, tape.moments = tape.moments, []
+    copies = {name: form for name, form in tape.live.items() if name == "autocast copies"}
+    tape.end_autocast()
+    if records:
+        gradient = tape.new(root.elements, root.width)
+        bare = Tensor(root.elements, root.width, None, root.node)
+        del root
+        tape.backward(bare, gradient)
+        del gradient
+    left = {name: form for name, form in tape.live.items() if name == "gradients"}
+    return Profile({}, copies, tuple(forward), tuple(tape.moments), left)
+
+
+def _window(tape: Tape, hidden: Tensor, share: float) -> Tensor:
+    """A view of some positions, whose gradient is laid into zeros of all."""
+    elements, width = hidden.elements, hidden.width
+    view = Tensor(times(elements, share), width, hidden.storage)
+    return tape.make((hidden,), view, (), lambda g: [tape.new(elements, width)])
+
+
+def _fused(tape: Tape, hidden: Tensor, weight: Weight, tile: int, *, triton: bool) -> Tensor:
+    """TRL's head: no logits, but tiles of them, made twice.
+
+    With Triton the labelled positions are copied, and a tile is worked on in place; without it the
+    tile is unfolded in float32. Backwards the gradients of the hidden states and, where it trains,
+    of the head are summed in float32, then cast to their own width.
+    """
+    compute = tape.autocast or hidden.width
+    own, elements = hidden.width, hidden.elements
+    rows, columns, row_width = weight.rows, weight.columns, weight.width
+    whole, trains = weight.elements, weight.node is not None
+    area = constant(tile * TILE_VOCABULARY)
+
+    def work(unfolded: int) -> list[Tensor]:
+        """The tile, and the parts of both factors in the width of the product."""
+        found = [tape.new(area, compute)]
+        if own != compute:
+            found.append(tape.new(constant(tile * columns), compute))
+        if row_width != compute:
+            found.append(tape.new(constant(min(TILE_VOCABULARY, rows) * columns), compute))
+        if not triton:
+            part = constant(tile * min(TILE_VOCABULARY, rows))
+            found.extend(tape.new(part, op.FULL) for _ in range(unfolded))
+        return found
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        total = tape.new(elements, op.FULL)
+        head = tape.new(whole, op.FULL) if trains else None
+        tiles = work(6)
+        del tiles[1:]
+        narrow = total if own == op.FULL else tape.new(elements, own)
+        found: list[Tensor | None] = [narrow, None]
+        if head is not None:
+            found[1] = head if row_width == op.FULL else tape.new(whole, row_width)
+        del total, head, tiles
+        return found
+
+    chosen = hidden
+    if triton:
+        chosen = tape.make((hidden,), tape.like(hidden), (), lambda g: [tape.like(g)])
+    numbers = tape.new(times(elements, 7 / columns), op.FULL)
+    tiles = work(5)
+    del tiles[1:]
+    result = tape.new(times(elements, 1 / columns), op.FULL)
+    statistics = tape.new(times(elements, 2 / columns), op.FULL)
+    del numbers, tiles
+    return tape.make((chosen, weight), result, (chosen, statistics), rule)
+
+
+def _stock(tape: Tape, hidden: Tensor, weight: Weight) -> Tensor:
+    """transformers' loss: logits, their float32 copy, log-softmax, and the gradients of each."""
+    logits = op.linear(tape, hidden, weight)
+    whole = logits.elements
+    wide = tape.cast(logits, op.FULL)
+    chances = tape.new(whole, op.FULL)
+    chances = tape.make((wide,), chances, (chances,), lambda g: [tape.new(whole, op.FULL)])
+    del wide
+    loss = tape.make(
+        (chances,),
+        tape.new(times(hidden.elements, 1 / weight.columns), op.FULL),
+        (chances,),
+        lambda g: [tape.new(whole, op.FULL)],
+    )
+    del logits
+    return loss
+
+
+def _liger(tape: Tape, hidden: Tensor, weight: Weight) -> Tensor:
+    """Liger's fused linear cross-entropy: gradients are made in the forward pass, in chunks."""
+    elements, own = hidden.elements, hidden.width
+    rows, row_width = weight.elements, weight.width
+    trains = weight.node is not None
+    head = tape.new(rows, row_width) if trains else None
+    inner = tape.new(elements, own)
+    # As many chunks as the vocabulary is wider than the hidden size, so one is like hidden.
+    chunk = tape.new(times(elements, 1.0), own)
+    wide = tape.new(times(elements, 1.0), op.FULL)
+    del chunk, wide
+    stored: list[Tensor | None] = [inner, head]
+    return tape.make(
+        (hidden, weight),
+        tape.new(times(hidden.elements, 1 / weight.columns), op.FULL),
+        (),
+        lambda g: stored,
+    )

@@ -1,0 +1,297 @@
+"""The operations that transformer blocks are made of, as torch's eager mode runs them on CUDA."""
+
+from __future__ import annotations
+
+from launcher.memory.tape import Tape, Tensor, Weight, constant, per_token, times
+
+HALF, FULL = 2, 4
+"""Bytes of bfloat16 or float16, and of float32."""
+
+
+def add(tape: Tape, one: Tensor, other: Tensor) -> Tensor:
+    width, widths = max(one.width, other.width), (one.width, other.width)
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        # One gradient goes to both; where a width differs it is cast.
+        return [gradient if w == gradient.width else tape.like(gradient, w) for w in widths]
+
+    return tape.make((one, other), tape.like(one, width), (), rule)
+
+
+def multiply(tape: Tape, one: Tensor, other: Tensor) -> Tensor:
+    """Elementwise; each input is saved where the other one needs a gradient."""
+    width, sizes = max(one.width, other.width), (one.elements, other.elements)
+    elements = one.elements
+    wanted = (one.node is not None, other.node is not None)
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        full = [tape.new(elements, width) if want else None for want in wanted]
+        # What was broadcast is summed to its own size.
+        return [
+            tape.new(size, each.width) if each is not None and size != elements else each
+            for each, size in zip(full, sizes, strict=True)
+        ]
+
+    saves = [each for each, want in ((one, wanted[1]), (other, wanted[0])) if want]
+    return tape.make((one, other), tape.new(elements, width), saves, rule)
+
+
+def scale(tape: Tape, tensor: Tensor) -> Tensor:
+    """By a number: nothing is saved."""
+    return tape.make((tensor,), tape.like(tensor), (), lambda g: [tape.like(g)])
+
+
+def pointwise(tape: Tape, tensor: Tensor, *, saves_result: bool = False) -> Tensor:
+    """A function of each element (SiLU, GELU), which saves its input (or its result)."""
+    result = tape.like(tensor)
+    saved = result if saves_result else tensor
+    return tape.make((tensor,), result, (saved,), lambda g: [tape.like(g)])
+
+
+def linear(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
+    """x · Wᵀ, of rows × columns = outputs × inputs. x is saved where W trains."""
+    x: Tensor = tensor if tape.autocast is None else tape.cast(tensor, tape.autocast)
+    w: Tensor = weight if tape.autocast is None else tape.cast(weight, tape.autocast)
+    wanted = (x.node is not None, w.node is not None)
+    sizes, widths = (x.elements, w.elements), (x.width, w.width)
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        return [
+            tape.new(size, width) if want else None
+            for want, size, width in zip(wanted, sizes, widths, strict=True)
+        ]
+
+    saves = [each for each, want in ((x, wanted[1]), (w, wanted[0])) if want]
+    result = tape.new(times(x.elements, weight.rows / weight.columns), x.width)
+    return tape.make((x, w), result, saves, rule)
+
+
+def rms_norm(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
+    """x · rsqrt(mean(x²)) in float32, then in x's width, times the weight."""
+    kept = tensor.width
+    x = tape.cast(tensor, FULL)
+    rows = per_token(x.elements[1] / weight.rows)
+    squares = _square(tape, x)
+    root = _inverse_root(tape, squares, rows)
+    del squares
+    normal = multiply(tape, x, root)
+    narrow = tape.cast(normal, kept)
+    return multiply(tape, narrow, weight)
+
+
+def _square(tape: Tape, x: Tensor) -> Tensor:
+    elements, width = x.elements, x.width
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        # gradient · (2 · x¹): each factor is a tensor while the product is made.
+        power, doubled = tape.new(elements, width), tape.new(elements, width)
+        product = tape.new(elements, width)
+        del power, doubled
+        return [product]
+
+    return tape.make((x,), tape.like(x), (x,), rule)
+
+
+def _inverse_root(tape: Tape, squares: Tensor, rows: tuple[float, float, float]) -> Tensor:
+    """rsqrt(mean + eps): a few numbers a row; backwards the mean is spread over the row again."""
+    elements, width = squares.elements, squares.width
+    root = tape.new(rows, FULL)
+    return tape.make((squares,), root, (root,), lambda g: [tape.new(elements, width)])
+
+
+def gemma_norm(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
+    """As `rms_norm`, but times (1 + weight) in float32 before it is narrowed."""
+    kept = tensor.width
+    x = tape.cast(tensor, FULL)
+    rows = per_token(x.elements[1] / weight.rows)
+    squares = _square(tape, x)
+    root = _inverse_root(tape, squares, rows)
+    del squares
+    normal = multiply(tape, x, root)
+    del x, root
+    one_more = scale(tape, tape.cast(weight, FULL))
+    scaled = multiply(tape, normal, one_more)
+    del normal
+    return tape.cast(scaled, kept)
+
+
+def fused_rms_norm(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
+    """A kernel that keeps its input and one number a row, and gives the gradient in place."""
+    rows = tape.new(per_token(tensor.elements[1] / weight.rows), FULL)
+    trains = weight.node is not None
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        return [gradient, tape.new(constant(weight.rows), weight.width) if trains else None]
+
+    return tape.make((tensor, weight), tape.like(tensor), (tensor, rows), rule)
+
+
+def layer_norm(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
+    """torch's own kernel: keeps its input, a mean and a deviation a row."""
+    x = tape.cast(tensor, FULL) if tape.autocast is not None else tensor
+    statistics = tape.new(per_token(2 * x.elements[1] / weight.rows), FULL)
+    trains = weight.node is not None
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        own = tape.like(gradient)
+        return [own, tape.new(constant(weight.rows), weight.width) if trains else None]
+
+    return tape.make((x, weight), tape.like(x), (x, statistics), rule)
+
+
+def rotary(tape: Tape, q: Tensor, k: Tensor, width: int, *, fused: bool) -> tuple[Tensor, Tensor]:
+    """Rotary positions on queries and keys; the fused kernel turns them in place."""
+    if fused:
+        return q, k
+    turned = rotate(tape, q, width)
+    return turned, rotate(tape, k, width)
+
+
+def rotate(tape: Tape, tensor: Tensor, width: int) -> Tensor:
+    """x · cos + rotate_half(x) · sin, with cos and sin in `width`, which are not x's to save."""
+    wide = max(tensor.width, width)
+    own = tensor.width
+
+    def back(gradient: Tensor) -> list[Tensor | None]:
+        grown = tape.like(gradient, wide)
+        return [grown if own == wide else tape.like(grown, own)]
+
+    direct = tape.make((tensor,), tape.like(tensor, wide), (), back)
+    turned = _rotate_half(tape, tensor)
+    turned = tape.make((turned,), tape.like(turned, wide), (), back)
+    return add(tape, direct, turned)
+
+
+def split(tape: Tape, tensor: Tensor, parts: tuple[int, ...]) -> list[Tensor]:
+    """Views of one tensor; backwards each part's gradient is laid into zeros of the whole."""
+    total, elements, width = sum(parts), tensor.elements, tensor.width
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(elements, width)]
+
+    return [
+        tape.make(
+            (tensor,),
+            Tensor(times(elements, part / total), width, tensor.storage),
+            (),
+            rule,
+        )
+        for part in parts
+    ]
+
+
+def dropout(tape: Tape, tensor: Tensor) -> Tensor:
+    """Keeps a mask of one byte an element."""
+    result, mask = tape.like(tensor), tape.like(tensor, 1)
+    return tape.make((tensor,), result, (mask,), lambda g: [tape.like(g)])
+
+
+def quantized_linear(tape: Tape, tensor: Tensor, rows: int, columns: int) -> Tensor:
+    """x · Wᵀ with W unpacked to half precision while the product runs, forwards and backwards."""
+    x: Tensor = tensor if tape.autocast is None else tape.cast(tensor, tape.autocast)
+    sizes, width = x.elements, x.width
+    whole = constant(rows * columns)
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        unpacked = tape.new(whole, HALF)
+        found = tape.new(sizes, width)
+        del unpacked
+        return [found]
+
+    unpacked = tape.new(whole, HALF)
+    result = tape.new(times(x.elements, rows / columns), x.width)
+    del unpacked
+    return tape.make((x,), result, (), rule)
+
+
+def fused_swiglu(tape: Tape, gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) · up in one kernel, which keeps both and writes their gradients over them."""
+    kept = [Tensor(each.elements, each.width, each.storage) for each in (gate, up)]
+    return tape.make((gate, up), tape.like(gate), (), lambda g: kept)
+
+
+def _rotate_half(tape: Tape, tensor: Tensor) -> Tensor:
+    """cat(-x₂, x₁)."""
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        # Each half's gradient is laid into zeros of the whole, and the two are added.
+        negative = tape.new(times(gradient.elements, 0.5), gradient.width)
+        one = tape.like(gradient)
+        del negative
+        other = tape.like(gradient)
+        del other
+        return [one]
+
+    negative = tape.new(times(tensor.elements, 0.5), tensor.width)
+    result = tape.like(tensor)
+    del negative
+    return tape.make((tensor,), result, (), rule)
+
+
+def flash_attention(
+    tape: Tape, q: Tensor, k: Tensor, v: Tensor, heads: int, *, width: int
+) -> Tensor:
+    """FlashAttention-2: keeps q, k, v, the result and a float32 log-sum-exp a head.
+
+    Backwards: a float32 accumulator of dq, a float32 row sum a head, and with grouped queries dk
+    and dv for every query head before they are summed.
+    """
+    q, k, v = (tape.cast(each, width) for each in (q, k, v))
+    grouped = k.elements != q.elements
+    sizes = (q.elements, k.elements, v.elements)
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        rows = tape.new(per_token(heads), FULL)
+        accumulator = tape.new(sizes[0], FULL)
+        dq = tape.new(sizes[0], width)
+        if not grouped:
+            return [dq, tape.new(sizes[1], width), tape.new(sizes[2], width)]
+        each_head = [tape.new(sizes[0], width), tape.new(sizes[0], width)]
+        del rows, accumulator
+        found: list[Tensor | None] = [dq, *(tape.new(size, width) for size in sizes[1:])]
+        del each_head
+        return found
+
+    result, sums = tape.new(q.elements, width), tape.new(per_token(heads), FULL)
+    return tape.make((q, k, v), result, (q, k, v, result, sums), rule)
+
+
+def eager_attention(
+    tape: Tape, q: Tensor, k: Tensor, v: Tensor, heads: int, *, width: int
+) -> Tensor:
+    """softmax(q · kᵀ) · v with the scores of every pair of tokens in memory, for each head."""
+    q, k, v = (tape.cast(each, width) for each in (q, k, v))
+    k, v = _repeat(tape, k, q), _repeat(tape, v, q)
+    pairs = (0.0, 0.0, float(heads))
+    scores = _product(tape, q, k, pairs, width)
+    scores = scale(tape, scores)
+    masked = tape.make((scores,), tape.like(scores), (), lambda g: [g])
+    del scores
+    wide = tape.cast(masked, FULL) if tape.autocast is not None else masked
+    chance = tape.new(pairs, FULL)
+    chance = tape.make((wide,), chance, (chance,), lambda g: [tape.new(pairs, wide_width)])
+    wide_width = wide.width
+    del masked, wide
+    narrow = tape.cast(chance, width)
+    del chance
+    result = _product(tape, narrow, v, q.elements, width)
+    return tape.make((result,), tape.like(result), (), lambda g: [tape.like(g)])
+
+
+def _repeat(tape: Tape, tensor: Tensor, like: Tensor) -> Tensor:
+    if tensor.elements == like.elements:
+        return tensor
+    elements, width = tensor.elements, tensor.width
+    return tape.make((tensor,), tape.like(like), (), lambda g: [tape.new(elements, width)])
+
+
+def _product(
+    tape: Tape, one: Tensor, other: Tensor, elements: tuple[float, float, float], width: int
+) -> Tensor:
+    sizes = (one.elements, other.elements)
+    return tape.make(
+        (one, other),
+        tape.new(elements, width),
+        (one, other),
+        lambda g: [tape.new(size, width) for size in sizes],
+    )

@@ -1,0 +1,123 @@
+"""The peaks of a model's passes: forward and backward where it trains, forward where it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from launcher.memory.block import Kind
+from launcher.memory.head import Output, head, reading_head
+from launcher.memory.stack import width
+from launcher.memory.tape import Live
+from launcher.memory.walk import Items, bytes_of, highest, profile, reading
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What goes through a model at once."""
+
+    sequences: int
+    length: int
+    """Tokens of each sequence."""
+    scored: int
+    """Tokens of each that the head scores."""
+
+    @property
+    def tokens(self) -> int:
+        return self.sequences * self.length
+
+
+def training(
+    kind: Kind, output: Output, batch: Batch, *, checkpointing: bool, keeps_gradients: bool
+) -> tuple[Items, Items]:
+    """(the end of the forward pass, the peak of the backward pass) in bytes, over what is there
+    before a step. `keeps_gradients`: gradients are not there yet, and appear as they are made."""
+    layers, tokens, length = kind.shape.layers, batch.tokens, batch.length
+    block = profile(kind, checkpointing=checkpointing, keeps_gradients=keeps_gradients)
+    scored = batch.sequences * batch.scored
+    end = head(kind, output, scored, tokens, keeps_gradients=keeps_gradients)
+
+    def size(live: Live, times: int = 1) -> Items:
+        return {name: each * times for name, each in bytes_of(live, tokens, length).items()}
+
+    fixed = {"activations": _positions(kind, batch)}
+    cached = size(block.cached, layers)
+    loss = _largest(
+        (
+            (fixed, cached, size(block.kept, layers), highest(end.forward, tokens, length)),
+            (
+                fixed,
+                size(block.cached, layers - 1),
+                size(block.kept, layers - 1),
+                highest(block.forward, tokens, length),
+            ),
+        )
+    )
+    inner = highest(block.backward, tokens, length)
+    backward = _largest(
+        (
+            (fixed, size(block.kept, layers), highest(end.backward, tokens, length)),
+            (fixed, size(end.gradients), size(block.kept, layers - 1), inner),
+            (fixed, size(end.gradients), size(block.gradients, layers - 1), inner),
+            (
+                size(end.gradients),
+                size(block.gradients, layers),
+                _embedding(kind, tokens, keeps_gradients),
+            ),
+        )
+    )
+    return loss, backward
+
+
+def kept(kind: Kind, batch: Batch, *, checkpointing: bool) -> Items:
+    """What the blocks keep for the backward pass."""
+    block = profile(kind, checkpointing=checkpointing, keeps_gradients=True)
+    sizes = bytes_of(block.kept, batch.tokens, batch.length)
+    return {name: each * kind.shape.layers for name, each in sizes.items()}
+
+
+def read(kind: Kind, output: Output, batch: Batch) -> Items:
+    """The peak of a forward pass that nothing follows."""
+    tokens, length = batch.tokens, batch.length
+    scored = batch.sequences * batch.scored
+    fixed = {"activations": _positions(kind, batch)}
+    return _largest(
+        (
+            (fixed, highest(reading(kind), tokens, length)),
+            (fixed, highest(reading_head(kind, output, scored, tokens), tokens, length)),
+        )
+    )
+
+
+def total(items: Items) -> float:
+    return sum(items.values())
+
+
+def merge(parts: Iterable[Items]) -> Items:
+    """Items of the same name are added."""
+    found: Items = {}
+    for part in parts:
+        for name, size in part.items():
+            found[name] = found.get(name, 0.0) + size
+    return found
+
+
+def _largest(candidates: Iterable[tuple[Items, ...]]) -> Items:
+    return max((merge(parts) for parts in candidates), key=total)
+
+
+def _embedding(kind: Kind, tokens: int, keeps_gradients: bool) -> Items:
+    """The last step backwards: the gradient of the embedding, dense. Tied to the head's it is added
+    to that; so it is, too, where gradients of an earlier micro-batch are there."""
+    if not kind.full:
+        return {}
+    size = width(kind.stack.weights)
+    dense = kind.shape.embedding_parameters * size
+    kept = keeps_gradients and not kind.shape.tied_embeddings
+    stream = float(tokens * kind.shape.hidden * size)
+    return {"gradients": dense, "activations": stream} if kept else {"activations": stream + dense}
+
+
+def _positions(kind: Kind, batch: Batch) -> float:
+    """Ids, labels and mask of the batch (8 bytes each), and the rotary cos and sin."""
+    return 24 * batch.tokens + 2 * batch.length * kind.shape.head_dim * width(kind.stack.weights)
