@@ -6,7 +6,7 @@ from launcher.memory.block import Kind
 from launcher.memory.lengths import Lengths
 from launcher.memory.passes import Batch, merge
 from launcher.memory.stack import width
-from launcher.memory.walk import Items, highest
+from launcher.memory.walk import Items
 from launcher.memory.walk import reading as block
 
 
@@ -16,7 +16,7 @@ def writing(writer: Kind, sequences: int, length: Lengths) -> Items:
     shape = writer.shape
     size = width(writer.stack.compute)
     row = 2 * shape.layers * shape.kv_heads * shape.head_dim * size
-    prompts = highest(block(writer), sequences * length.prompt, length.prompt)
+    prompts = block(writer).highest(sequences * length.prompt, length.prompt)
     return merge(
         (
             prompts,
@@ -33,6 +33,6 @@ def reading(reader: Kind, sequences: int, length: Lengths) -> Items:
     float32 copies of one completion's."""
     shape, size = reader.shape, width(reader.stack.compute)
     batch = Batch(sequences, length.total, length.completion)
-    trunk = highest(block(reader), batch.tokens, length.total)
+    trunk = block(reader).highest(batch.tokens, length.total)
     logits = size * sequences * length.completion * shape.vocab
     return merge((trunk, {"logits": float(logits + 8 * length.completion * shape.vocab)}))

@@ -7,8 +7,8 @@ from typing import Literal
 
 from launcher.memory import operations as op
 from launcher.memory.block import Block, Kind
-from launcher.memory.tape import Live, Tape, Tensor, Weight, constant, times
-from launcher.memory.walk import Profile, entering, tape_of
+from launcher.memory.tape import Tape, Tensor, Weight, constant, times
+from launcher.memory.walk import Moments, Profile, entering, tape_of
 
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
 """TRL's fused head multiplies this many tokens by this many rows of the head at a time
@@ -23,7 +23,7 @@ def head(kind: Kind, output: Output, scored: int, tokens: int, *, keeps_gradient
     return _head(kind, output, tile, scored / tokens, True, keeps_gradients)
 
 
-def reading_head(kind: Kind, output: Output, scored: int, tokens: int) -> tuple[Live, ...]:
+def reading_head(kind: Kind, output: Output, scored: int, tokens: int) -> Moments:
     """Moments of the end of a model that only reads."""
     return _head(kind, output, min(scored, TILE_TOKENS), scored / tokens, False, False).forward
 
@@ -46,7 +46,7 @@ def _head(
         elif kind.stack.loss == "liger":
             root = _liger(tape, chosen, weight)
         else:
-            root = _stock(tape, chosen, weight)
+            root = _stock(tape, chosen, weight, shifted=kind.stack.loss == "shifted")
         del chosen
     del hidden
     forward, tape.moments = tape.moments, []
@@ -59,7 +59,7 @@ def _head(
         tape.backward(bare, gradient)
         del gradient
     left = {name: form for name, form in tape.live.items() if name == "gradients"}
-    return Profile({}, copies, tuple(forward), tuple(tape.moments), left)
+    return Profile({}, copies, Moments(forward), Moments(tape.moments), left)
 
 
 def _window(tape: Tape, hidden: Tensor, share: float) -> Tensor:
@@ -118,21 +118,24 @@ def _fused(tape: Tape, hidden: Tensor, weight: Weight, tile: int, *, triton: boo
     return tape.make((chosen, weight), result, (chosen, statistics), rule)
 
 
-def _stock(tape: Tape, hidden: Tensor, weight: Weight) -> Tensor:
-    """transformers' loss: logits, their float32 copy, log-softmax, and the gradients of each."""
+def _stock(tape: Tape, hidden: Tensor, weight: Weight, *, shifted: bool) -> Tensor:
+    """transformers' loss: logits, their float32 copy, log-softmax, and the gradients of each.
+
+    The logits and their copies are variables of the functions that make the loss, so they live
+    until the forward pass ends.
+    """
     logits = op.linear(tape, hidden, weight)
     whole = logits.elements
     wide = tape.cast(logits, op.FULL)
+    rows = wide
+    if shifted:
+        # Of all positions but the last; backwards the gradient is laid into zeros of all.
+        rows = tape.make((wide,), tape.like(wide), (), lambda g: [tape.like(g)])
     chances = tape.new(whole, op.FULL)
-    chances = tape.make((wide,), chances, (chances,), lambda g: [tape.new(whole, op.FULL)])
-    del wide
-    loss = tape.make(
-        (chances,),
-        tape.new(times(hidden.elements, 1 / weight.columns), op.FULL),
-        (chances,),
-        lambda g: [tape.new(whole, op.FULL)],
-    )
-    del logits
+    tape.make((rows,), chances, (chances,), lambda g: [tape.new(whole, op.FULL)])
+    loss = tape.new(times(hidden.elements, 1 / weight.columns), op.FULL)
+    tape.make((chances,), loss, (chances,), lambda g: [tape.new(whole, op.FULL)])
+    del logits, wide, rows
     return loss
 
 

@@ -9,7 +9,7 @@ from launcher.memory.block import Kind
 from launcher.memory.head import Output, head, reading_head
 from launcher.memory.stack import width
 from launcher.memory.tape import Live
-from launcher.memory.walk import Items, bytes_of, highest, profile, reading
+from launcher.memory.walk import Items, bytes_of, profile, reading
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,19 @@ def training(
     cached = size(block.cached, layers)
     loss = _largest(
         (
-            (fixed, cached, size(block.kept, layers), highest(end.forward, tokens, length)),
+            (fixed, cached, size(block.kept, layers), end.forward.highest(tokens, length)),
             (
                 fixed,
                 size(block.cached, layers - 1),
                 size(block.kept, layers - 1),
-                highest(block.forward, tokens, length),
+                block.forward.highest(tokens, length),
             ),
         )
     )
-    inner = highest(block.backward, tokens, length)
+    inner = block.backward.highest(tokens, length)
     backward = _largest(
         (
-            (fixed, size(block.kept, layers), highest(end.backward, tokens, length)),
+            (fixed, size(block.kept, layers), end.backward.highest(tokens, length)),
             (fixed, size(end.gradients), size(block.kept, layers - 1), inner),
             (fixed, size(end.gradients), size(block.gradients, layers - 1), inner),
             (
@@ -83,8 +83,8 @@ def read(kind: Kind, output: Output, batch: Batch) -> Items:
     fixed = {"activations": _positions(kind, batch)}
     return _largest(
         (
-            (fixed, highest(reading(kind), tokens, length)),
-            (fixed, highest(reading_head(kind, output, scored, tokens), tokens, length)),
+            (fixed, reading(kind).highest(tokens, length)),
+            (fixed, reading_head(kind, output, scored, tokens).highest(tokens, length)),
         )
     )
 
@@ -114,10 +114,10 @@ def _embedding(kind: Kind, tokens: int, keeps_gradients: bool) -> Items:
     size = width(kind.stack.weights)
     dense = kind.shape.embedding_parameters * size
     kept = keeps_gradients and not kind.shape.tied_embeddings
-    stream = float(tokens * kind.shape.hidden * size)
+    stream = float(tokens * kind.shape.hidden * kind.stack.stream)
     return {"gradients": dense, "activations": stream} if kept else {"activations": stream + dense}
 
 
 def _positions(kind: Kind, batch: Batch) -> float:
     """Ids, labels and mask of the batch (8 bytes each), and the rotary cos and sin."""
-    return 24 * batch.tokens + 2 * batch.length * kind.shape.head_dim * width(kind.stack.weights)
+    return 24 * batch.tokens + 2 * batch.length * kind.shape.head_dim * kind.stack.stream

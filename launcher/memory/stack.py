@@ -17,10 +17,11 @@ Base = Literal["dense", "nf4", "nf4-double", "int8", "gptq4"]
 """How the frozen weights of an adapter's base are stored. NF4: packed to half a byte with one
 float32 scale for 64 weights, or that scale itself in 8 bits (double quantization)."""
 Attention = Literal["flash", "sdpa", "eager"]
-Loss = Literal["fused head", "tiled", "stock", "liger", "chunked"]
+Loss = Literal["fused head", "tiled", "stock", "shifted", "liger", "chunked"]
 """What is kept of the logits. `fused head`: TRL's Triton kernels, tiles only; `tiled`: the same
 without Triton, where a tile is unfolded in float32. `stock`: the whole
-logits, their float32 copy, and the gradient. `liger`: the loss fused with the head's product, in
+logits, their float32 copy, and the gradient; `shifted`: as transformers did before 4.50, with one
+more copy, of all logits but the last. `liger`: the loss fused with the head's product, in
 chunks. `chunked`: whole logits, but cross-entropy over a piece at a time."""
 LIGER = frozenset({"rms_norm", "rope", "swiglu"})
 """The kernels that `use_liger_kernel` puts in place of transformers' own, beside its loss."""
@@ -32,6 +33,9 @@ class Stack:
 
     weights: Dtype = "bfloat16"
     """Storage of what trains, or of the base of an adapter."""
+    residual: Dtype | None = None
+    """Precision of the stream between blocks where it is not that of the weights (a quantized base
+    that PEFT prepared for training has its embedding in float32)."""
     compute: Dtype = "bfloat16"
     autocast: bool = False
     """Whether matrix products cast what is not in `compute` to it (`bf16=True` of a trainer)."""
@@ -46,6 +50,11 @@ class Stack:
     """Kernels that keep only their inputs: `rms_norm`, `rope`, `swiglu`, `lora`."""
     sharding: Literal["zero", "fsdp"] = "zero"
     """Whose rules divide states where `Settings.zero_stage` is above 0."""
+
+    @property
+    def stream(self) -> int:
+        """Bytes of an element of the stream between blocks."""
+        return width(self.residual or self.weights)
 
 
 def width(dtype: Dtype) -> int:

@@ -6,15 +6,42 @@ backwards, i − 1 blocks still keep what they saved, and L − i have left thei
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 from launcher.memory.block import Block, Kind
 from launcher.memory.stack import width
-from launcher.memory.tape import Live, Node, Tape, Tensor, at, per_token
+from launcher.memory.tape import ZERO, Form, Live, Node, Tape, Tensor, at, per_token, plus, times
 
 Items = dict[str, float]
 """Kind of memory → bytes."""
+
+
+class Moments:
+    """States of memory of which, for some batch and length, one is the highest."""
+
+    def __init__(self, every: Iterable[Live]) -> None:
+        """Those that another one exceeds for every batch and length are left out."""
+        kept: list[tuple[Form, Live]] = []
+        for live in every:
+            size = reduce(plus, live.values(), ZERO)
+            if not any(_within(size, other) for other, _ in kept):
+                kept = [each for each in kept if not _within(each[0], size)]
+                kept.append((size, live))
+        self._kept = kept
+
+    def highest(self, tokens: int, length: int) -> Items:
+        """The one that takes most for `tokens` tokens in sequences of `length`."""
+        if not self._kept:
+            return {}
+        return bytes_of(
+            max(self._kept, key=lambda each: at(each[0], tokens, length))[1], tokens, length
+        )
+
+
+def _within(one: Form, other: Form) -> bool:
+    return one[0] <= other[0] and one[1] <= other[1] and one[2] <= other[2]
 
 
 @dataclass(frozen=True)
@@ -25,8 +52,8 @@ class Profile:
     """What stays of it until its backward pass."""
     cached: Live
     """What stays until the forward pass of the model ends (autocast's copies of weights)."""
-    forward: tuple[Live, ...]
-    backward: tuple[Live, ...]
+    forward: Moments
+    backward: Moments
     """Moments of its own passes, its kept memory included."""
     gradients: Live
     """What it leaves behind: the gradients of its weights."""
@@ -39,7 +66,7 @@ def tape_of(kind: Kind, *, records: bool, keeps_gradients: bool = True) -> Tape:
 
 def entering(tape: Tape, kind: Kind) -> Tensor:
     """The residual stream as a block gets it. Its gradient flows on to the block below."""
-    x = tape.new(per_token(kind.shape.hidden), width(kind.stack.weights))
+    x = tape.new(per_token(kind.shape.hidden), kind.stack.stream)
     if tape.records:
         x.node = Node((), lambda g: ())
     return x
@@ -49,7 +76,7 @@ def entering(tape: Tape, kind: Kind) -> Tensor:
 def profile(kind: Kind, *, checkpointing: bool, keeps_gradients: bool) -> Profile:
     """The tape of one block that trains."""
     tape = tape_of(kind, records=True, keeps_gradients=keeps_gradients)
-    block, rotary = Block(tape, kind), width(kind.stack.weights)
+    block, rotary = Block(tape, kind), kind.stack.stream
     x = entering(tape, kind)
     y = block.forward(x, rotary)
     forward = tape.moments
@@ -78,22 +105,16 @@ def profile(kind: Kind, *, checkpointing: bool, keeps_gradients: bool) -> Profil
     tape.backward(root, gradient)
     del gradient, held
     left = {k: v for k, v in tape.live.items() if k == "gradients" and any(v)}
-    return Profile(kept, copies, _envelope(forward), _envelope([*again, *tape.moments]), left)
+    return Profile(kept, copies, Moments(forward), Moments([*again, *tape.moments]), left)
 
 
 @lru_cache(maxsize=512)
-def reading(kind: Kind) -> tuple[Live, ...]:
+def reading(kind: Kind) -> Moments:
     """Moments of one block in a forward pass that nothing follows."""
     tape = tape_of(kind, records=False)
     x = entering(tape, kind)
-    Block(tape, kind).forward(x, width(kind.stack.weights))
-    return _envelope(tape.moments)
-
-
-def highest(moments: tuple[Live, ...], tokens: int, length: int) -> Items:
-    """The moment that takes most for `tokens` tokens in sequences of `length`."""
-    found = (bytes_of(each, tokens, length) for each in moments)
-    return max(found, key=lambda items: sum(items.values()), default={})
+    Block(tape, kind).forward(x, kind.stack.stream)
+    return Moments(tape.moments)
 
 
 def bytes_of(live: Live, tokens: int, length: int) -> Items:
@@ -101,20 +122,5 @@ def bytes_of(live: Live, tokens: int, length: int) -> Items:
 
 
 def _plus(live: Live, tensor: Tensor) -> Live:
-    extra = (e * tensor.width for e in tensor.elements)
-    found = dict(live)
-    old = found.get("activations", (0.0, 0.0, 0.0))
-    found["activations"] = tuple(a + b for a, b in zip(old, extra, strict=True))  # type: ignore[assignment]
-    return found
-
-
-def _envelope(moments: list[Live]) -> tuple[Live, ...]:
-    """Without the moments that another one exceeds for every batch and length."""
-    totals = [tuple(map(sum, zip(*each.values(), strict=True))) for each in moments]
-    kept: list[int] = []
-    for i, total in enumerate(totals):
-        if any(all(a <= b for a, b in zip(total, totals[j], strict=True)) for j in kept):
-            continue
-        kept = [j for j in kept if not all(a <= b for a, b in zip(totals[j], total, strict=True))]
-        kept.append(i)
-    return tuple(moments[i] for i in kept)
+    bytes_ = times(tensor.elements, tensor.width)
+    return live | {"activations": plus(live.get("activations", ZERO), bytes_)}
