@@ -10,7 +10,7 @@ from typing import TypeVar
 from launcher.errors import DoesNotFit
 from launcher.memory.types import GIB, Settings
 from launcher.plan.layouts import Layout
-from launcher.plan.search import MARGIN, Choice, Misfit, Search, usable_bytes
+from launcher.plan.search import Choice, Misfit, Search
 from launcher.plan.types import Rejected
 from launcher.recipe.types import Peft
 
@@ -82,9 +82,9 @@ def does_not_fit(search: Search, misfits: Sequence[Misfit]) -> DoesNotFit:
     stage = search.stage
     more = _more_nodes(search, misfits)
     ways = [more] if more else []
-    ways.append(_larger(closest))
+    ways.append(_larger(closest, search.margin(closest.settings)))
     if stage.peft is None and stage.method != "evaluate":
-        adapter = Search(replace(stage, peft=Peft()), search.shapes, search.cluster, search.bases)
+        adapter = search.of(replace(stage, peft=Peft()))
         found = [adapter.on(each.layout) for each in misfits]
         fits = [each for each in found if isinstance(each, Choice)]
         if fits:
@@ -110,10 +110,9 @@ def _worse(rival: Choice, chosen: Choice) -> str:
 
 def _plainer(chosen: Choice, search: Search) -> list[Rejected]:
     lines = []
-    usable = usable_bytes(search.cluster, chosen.layout)
     ours = chosen.settings
     for change in _plainer_settings(ours, search):
-        needs = search.estimate(change).peak
+        needs, usable = search.estimate(change).peak, search.usable(chosen.layout, change)
         if needs.total > usable:
             lines.append(
                 Rejected(
@@ -156,12 +155,12 @@ def _more_nodes(search: Search, misfits: Sequence[Misfit]) -> str | None:
     return min(found)[1] if found else None
 
 
-def _larger(closest: Misfit) -> str:
+def _larger(closest: Misfit, margin: float) -> str:
     """The closest allocation with as much memory as it lacks."""
     layout, words = closest.layout, []
     words.append(f"{layout.processes} GPUs" if layout.on_gpus else str(layout))
     if closest.on_gpu:
-        words.append(f"of {math.ceil(closest.needs / GIB / (1 - MARGIN))} GiB")
+        words.append(f"of {math.ceil(closest.needs / GIB / (1 - margin))} GiB")
     if closest.on_host:
         words.append(f"with {math.ceil(closest.host_needs / GIB)} GiB of host memory a node")
     return " ".join(words)

@@ -11,10 +11,11 @@ from launcher.memory.lengths import whole
 from launcher.memory.models import residents
 from launcher.memory.types import GIB, MemoryEstimate, Phase
 from launcher.plan.deepspeed import Bases, deepspeed_config, shipped_bases
+from launcher.plan.evidence import Evidence
 from launcher.plan.explain import does_not_fit, rejected
 from launcher.plan.layouts import Layout, cpus, layouts, minutes
 from launcher.plan.roles import Shapes, caching, role_shapes
-from launcher.plan.search import MARGIN, Choice, Misfit, Search, host_bytes
+from launcher.plan.search import Choice, Misfit, Search, host_bytes
 from launcher.plan.types import SCHEMA_VERSION, Allocation, Plan, Rejected, StagePlan
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Recipe, Stage
@@ -31,17 +32,20 @@ def make_plan(
     trl_version: str,
     launcher_version: str = launcher.__version__,
     bases: Bases | None = None,
+    evidence: Evidence | None = None,
 ) -> Plan:
     """The least costly allocation that holds each stage.
 
     `shapes` gives a model's shape by its reference; `bases` the ZeRO base configurations (the
-    shipped ones by default). Global batches and all that the recipe pins are kept exactly.
+    shipped ones by default), `evidence` what past runs measured. Global batches and all that the
+    recipe pins are kept exactly.
 
     Raises UsageError where the recipe asks for what the cluster has not or what cannot be
     combined, and DoesNotFit, naming the smallest thing that would do, where memory is too small.
     """
     look_up = caching(shapes)
     configs = bases if bases is not None else shipped_bases()
+    past = evidence if evidence is not None else Evidence()
     stages = []
     for stage in recipe.stages:
         if stage.method not in METHODS:
@@ -53,7 +57,8 @@ def make_plan(
         if stage.use is not None:
             stages.append(_stand_in(stage))
             continue
-        search = Search(stage, role_shapes(recipe, stage, look_up), cluster, configs)
+        own_shapes = role_shapes(recipe, stage, look_up)
+        search = Search(stage, own_shapes, cluster, configs, past, trl_version)
         stages.append(_plan_stage(search))
     return Plan(
         schema_version=SCHEMA_VERSION,
@@ -63,6 +68,7 @@ def make_plan(
         identity=recipe.identity,
         cluster=cluster,
         stages=tuple(stages),
+        evidence=past.digest,
     )
 
 
@@ -99,12 +105,13 @@ def _plan_stage(search: Search) -> StagePlan:
         micro_batch=settings.micro_batch,
         accumulation=settings.accumulation,
         estimate=chosen.estimate,
-        margin=MARGIN,
+        margin=search.margin(settings),
         deepspeed=(
             deepspeed_config(stage, settings, search.bases[zero], trained) if zero else None
         ),
         rejected=(*rejected(chosen, choices, misfits, search), *refusals),
         gather_for_generation=settings.gather_for_generation,
+        calibration=search.calibration(settings),
     )
 
 
@@ -270,6 +277,6 @@ def _stand_in(stage: Stage) -> StagePlan:
         micro_batch=0,
         accumulation=0,
         estimate=MemoryEstimate(phases=(Phase("none", {}),), host_bytes=0),
-        margin=MARGIN,
+        margin=0.0,
         deepspeed=None,
     )

@@ -10,14 +10,14 @@ from launcher.cluster.types import Cluster
 from launcher.memory.estimate import estimate
 from launcher.memory.types import GIB, MemoryEstimate, Settings
 from launcher.models.types import ModelShape
+from launcher.plan.calibration import Calibration, Learned, learn
 from launcher.plan.cost import Work, hours, score, work_of
 from launcher.plan.deepspeed import Bases, buckets
+from launcher.plan.evidence import Evidence, Kind, kind_of
 from launcher.plan.layouts import Layout
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Offload, Stage
 
-MARGIN = 0.10
-"""Share of a device's memory kept free: for fragmentation, and for what the estimate misses."""
 DEFAULT_GLOBAL_BATCH = 8
 """transformers' batch of one device, where the recipe does not say."""
 EVALUATION_BATCH = 32
@@ -83,7 +83,10 @@ class Search:
     shapes: Mapping[str, ModelShape]
     cluster: Cluster
     bases: Bases
-    _estimates: dict[Settings, MemoryEstimate] = field(default_factory=dict)
+    evidence: Evidence = field(default_factory=Evidence)
+    trl: str = ""
+    _estimates: dict[Settings, tuple[MemoryEstimate, Calibration]] = field(default_factory=dict)
+    _learned: dict[Kind, Learned] = field(default_factory=dict)
     _hours: dict[Settings, float] = field(default_factory=dict)
     _best: dict[tuple[int, ...], Choice | Misfit] = field(default_factory=dict)
     _work: dict[int, Work] = field(default_factory=dict)
@@ -95,12 +98,16 @@ class Search:
             return DEFAULT_GLOBAL_BATCH
         return self.stage.global_batch
 
+    def of(self, stage: Stage) -> Search:
+        """The search of a changed stage, with all else as here."""
+        return Search(stage, self.shapes, self.cluster, self.bases, self.evidence, self.trl)
+
     def on(self, layout: Layout) -> Choice | Misfit:
         """The cheapest settings that fit `layout`, or by how much the smallest do not."""
-        usable, host = usable_bytes(self.cluster, layout), int(layout.group.memory_gib * GIB)
-        key = (layout.processes, layout.per_node, usable, host)
+        memory, host = device_bytes(self.cluster, layout), int(layout.group.memory_gib * GIB)
+        key = (layout.processes, layout.per_node, memory, host)
         if key not in self._best:
-            self._best[key] = self._search(layout, usable, host)
+            self._best[key] = self._search(layout, host)
         found = self._best[key]
         if isinstance(found, Misfit):
             return replace(found, layout=layout)
@@ -109,9 +116,35 @@ class Search:
         return Choice(layout, found.settings, found.estimate, cost)
 
     def estimate(self, settings: Settings) -> MemoryEstimate:
-        """The memory of the stage under `settings`."""
+        """The memory of the stage under `settings`, corrected by what past runs measured."""
+        return self._calibrated(settings)[0]
+
+    def calibration(self, settings: Settings) -> Calibration:
+        """What past runs say of that estimate."""
+        return self._calibrated(settings)[1]
+
+    def margin(self, settings: Settings) -> float:
+        """Share of a GPU's memory that is kept free under `settings`."""
+        return self._of_kind(settings).margin.value
+
+    def usable(self, layout: Layout, settings: Settings) -> int:
+        """Bytes that one process may use of its GPU; 0 where its memory is unknown.
+
+        Without GPUs: its share of the node's memory, of which `HOST_FACTOR` keeps some free.
+        """
+        memory = device_bytes(self.cluster, layout)
+        return int(memory * (1 - self.margin(settings))) if layout.on_gpus else memory
+
+    def _of_kind(self, settings: Settings) -> Learned:
+        kind = kind_of(self.stage, settings)
+        if kind not in self._learned:
+            self._learned[kind] = learn(self.evidence, kind, self.trl)
+        return self._learned[kind]
+
+    def _calibrated(self, settings: Settings) -> tuple[MemoryEstimate, Calibration]:
         if settings not in self._estimates:
-            self._estimates[settings] = estimate(self.stage, self.shapes, settings)
+            found = estimate(self.stage, self.shapes, settings)
+            self._estimates[settings] = self._of_kind(settings).corrected(found)
         return self._estimates[settings]
 
     def variants(self, layout: Layout) -> Iterator[dict[str, Any]]:
@@ -186,20 +219,20 @@ class Search:
                 found = [pair for pair in found if pair[0] == 0 or pair[1] != "none"]
         return found
 
-    def _search(self, layout: Layout, usable: int, host: int) -> Choice | Misfit:
+    def _search(self, layout: Layout, host: int) -> Choice | Misfit:
         batches = self.batches(layout.processes)
         best: Choice | None = None
         closest: Misfit | None = None
         for keywords in self.variants(layout):
             smallest = Settings(**keywords, micro_batch=batches[-1][0], accumulation=batches[-1][1])
-            misfit = self._misfit(layout, smallest, usable, host)
+            misfit = self._misfit(layout, smallest, host)
             if misfit is not None:
                 if closest is None or misfit.distance < closest.distance:
                     closest = misfit
                 continue
             for micro, accumulation in batches:
                 settings = Settings(**keywords, micro_batch=micro, accumulation=accumulation)
-                if self._misfit(layout, settings, usable, host) is None:
+                if self._misfit(layout, settings, host) is None:
                     break
             cost = score(layout.processes, 1.0, self._time(settings))
             choice = Choice(layout, settings, self.estimate(settings), cost)
@@ -211,10 +244,11 @@ class Search:
         assert closest is not None
         return closest
 
-    def _misfit(self, layout: Layout, settings: Settings, usable: int, host: int) -> Misfit | None:
+    def _misfit(self, layout: Layout, settings: Settings, host: int) -> Misfit | None:
         found = self.estimate(settings)
         # With stand-in GPUs too: their host memory is what the profile says of the node.
         on_node = host_bytes(found, layout.per_node)
+        usable = self.usable(layout, settings)
         misfit = Misfit(layout, settings, found.peak.total, usable, on_node, host)
         return misfit if misfit.on_gpu or misfit.on_host else None
 
@@ -232,15 +266,12 @@ class Search:
         return self.cluster.gpus[layout.group.gpu].price
 
 
-def usable_bytes(cluster: Cluster, layout: Layout) -> int:
-    """Bytes that one process may use of its GPU, the margin kept free; 0 where that is unknown.
-
-    Without GPUs: its share of the node's memory, of which `HOST_FACTOR` keeps some free.
-    """
+def device_bytes(cluster: Cluster, layout: Layout) -> int:
+    """Memory of the GPU of one process (bytes), 0 where it is unknown; without GPUs the process's
+    share of the node's."""
     if layout.group.gpu is None or not layout.on_gpus:
         return int(layout.group.memory_gib / layout.per_node * GIB)
-    memory = cluster.gpus[layout.group.gpu].memory_gib
-    return int((memory or 0) * GIB * (1 - MARGIN))
+    return int((cluster.gpus[layout.group.gpu].memory_gib or 0) * GIB)
 
 
 def host_bytes(found: MemoryEstimate, per_node: int) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.cluster.types import Cluster
 from launcher.memory.types import MemoryEstimate
+from launcher.plan.calibration import Calibration
 from launcher.recipe.types import Offload, Stage
 
 SCHEMA_VERSION = 1
@@ -63,6 +64,8 @@ class StagePlan:
     gather_for_generation: bool = True
     """Under ZeRO-3, whether each GPU holds the whole policy while it generates (TRL's
     `ds3_gather_for_generation`); False where that does not fit, which is slow."""
+    calibration: Calibration = field(default_factory=Calibration)
+    """What past runs say of the estimate and of the margin."""
 
     @property
     def name(self) -> str:
@@ -91,6 +94,8 @@ class Plan:
     cluster: Cluster
     stages: tuple[StagePlan, ...]
     """In run order. A stage with `use` stands in it without being run."""
+    evidence: str = ""
+    """`Evidence.digest` of the past runs that it was made with."""
 
     def stage(self, name: str) -> StagePlan:
         """The plan of the stage called `name`. Raises KeyError."""

@@ -1,0 +1,144 @@
+"""The correction of an estimate by what runs of its kind measured, and its margin. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from launcher.memory.types import MemoryEstimate, Phase
+from launcher.plan.evidence import Evidence, Kind, Observation
+from launcher.plan.formula import fingerprint
+from launcher.plan.margin import Margin, learned
+
+ITEM = "correction"
+"""The item of a phase that holds what runs add to the formula, or take from it."""
+PRIOR_RUNS = 1.0
+"""As many runs as the formula itself counts for: n runs that agree take n ÷ (n + 1) of the way."""
+REACH = 2.0
+"""A run tells of estimates up to 2**REACH times smaller or larger than its own, the less the
+further: what a process takes beside its tensors makes the errors of small models the larger."""
+NEWEST = 128
+"""Runs of a kind that count: enough for the margin, few enough to be read at every plan."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    factor: float = 1.0
+    """What the formula's bytes are multiplied by."""
+    runs: int = 0
+    """Attempts that it is from."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What past runs say of one stage's estimate, as it stands in its plan."""
+
+    kind: str = ""
+    formula: str = ""
+    factor: float = 1.0
+    runs: int = 0
+    margin: str = ""
+    """Why the margin is what it is."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What is known of one kind of stage."""
+
+    kind: Kind
+    formula: str
+    observations: tuple[Observation, ...] = ()
+
+    def correction(self, predicted: int) -> Correction:
+        """How to correct an estimate of so many bytes.
+
+        exp(W ÷ (W + PRIOR_RUNS) × the weighted median of ln(measured ÷ predicted)), where a run
+        weighs 1 − |log2 of the two estimates' ratio| ÷ REACH, and W is the sum of the weights.
+        """
+        return _correction(self._by_ratio, predicted)
+
+    @cached_property
+    def errors(self) -> tuple[float, ...]:
+        """The error of each run (see `launcher.plan.margin`), corrected by the others alone.
+
+        Corrected by itself too, a run would find its estimate better than the next one will.
+        """
+        found = []
+        for each in self.observations:
+            others = [other for other in self._by_ratio if other is not each]
+            factor = _correction(others, each.predicted).factor
+            found.append(1 - factor / each.ratio)
+        return tuple(found)
+
+    @cached_property
+    def margin(self) -> Margin:
+        return learned(self.errors)
+
+    @cached_property
+    def _by_ratio(self) -> list[Observation]:
+        return sorted(self.observations, key=lambda each: each.ratio)
+
+    def corrected(self, found: MemoryEstimate) -> tuple[MemoryEstimate, Calibration]:
+        """The estimate with its correction as an item of each phase, and where that is from."""
+        correction = self.correction(subject(found.peak, self.kind))
+        calibration = Calibration(
+            kind=str(self.kind),
+            formula=self.formula,
+            factor=correction.factor,
+            runs=correction.runs,
+            margin=self.margin.reason,
+        )
+        if correction.runs == 0:
+            return found, calibration
+        phases = tuple(_with_item(phase, self.kind, correction.factor) for phase in found.phases)
+        host = found.host_bytes
+        if self.kind.device == "cpu":
+            before = max(phase.total for phase in found.phases)
+            host += max(phase.total for phase in phases) - before
+        return replace(found, phases=phases, host_bytes=host), calibration
+
+
+def learn(evidence: Evidence, kind: Kind, trl: str) -> Learned:
+    """What `evidence` says of estimates of `kind` that the present formula makes."""
+    formula = fingerprint(kind)
+    found = evidence.of(kind, formula, trl)
+    # What ran out of memory says only that the peak was higher: nothing where it was lower.
+    telling = [each for each in found if not (each.at_least and each.ratio < 1)]
+    return Learned(kind, formula, tuple(telling[:NEWEST]))
+
+
+def subject(phase: Phase, kind: Kind) -> int:
+    """The bytes of a phase that are measured: without the context on CUDA, which torch does not
+    see, and without the correction that a plan may have added."""
+    whole = phase.total if kind.device == "cpu" else phase.reserved
+    return whole - phase.items.get(ITEM, 0)
+
+
+def _with_item(phase: Phase, kind: Kind, factor: float) -> Phase:
+    added = round((factor - 1) * subject(phase, kind))
+    return Phase(phase.name, {**phase.items, ITEM: added}) if added else phase
+
+
+def _correction(by_ratio: Sequence[Observation], predicted: int) -> Correction:
+    weighted = []
+    for each in by_ratio:
+        weight = 1 - abs(math.log2(each.predicted / max(1, predicted))) / REACH
+        if weight > 0:
+            weighted.append((each.ratio, weight))
+    if not weighted:
+        return Correction()
+    total = sum(weight for _, weight in weighted)
+    middle = math.log(_median(weighted, total / 2))
+    return Correction(math.exp(total / (total + PRIOR_RUNS) * middle), len(weighted))
+
+
+def _median(ascending: Sequence[tuple[float, float]], half: float) -> float:
+    """Of two in the middle the larger, which keeps more memory free."""
+    below = 0.0
+    for ratio, weight in ascending:
+        below += weight
+        if below > half:
+            return ratio
+    return ascending[-1][0]
