@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from launcher.memory import operations as op
 from launcher.memory.lora import targets
 from launcher.memory.stack import Stack, width
-from launcher.memory.tape import Tape, Tensor, Weight
+from launcher.memory.tape import Tape, Tensor, Weight, constant
 from launcher.models.types import ModelShape
 from launcher.recipe.types import Peft
 
@@ -103,8 +103,38 @@ class Block:
         return self.project(attended, "o_proj", shape.hidden, wide)
 
     def mlp(self, x: Tensor) -> Tensor:
+        shape = self.kind.shape
+        if not shape.experts:
+            return self.dense_mlp(x, shape.intermediate)
+        routed = self.experts(x)
+        if not shape.shared_intermediate:
+            return routed
+        return op.add(self.tape, routed, self.dense_mlp(x, shape.shared_intermediate))
+
+    def experts(self, x: Tensor) -> Tensor:
+        """Each token through some of the experts, sorted by expert, in two grouped products."""
         shape, tape = self.kind.shape, self.tape
-        h, m = shape.hidden, shape.intermediate
+        h, m, k = shape.hidden, shape.intermediate, shape.experts_per_token
+        scores = tape.cast(op.linear(tape, x, self.weight(shape.experts, h)), op.FULL)
+        chances = op.pointwise(tape, scores, saves_result=True)
+        del scores
+        share = op.gather(tape, chances, k / shape.experts)
+        rows = op.gather(tape, x, k)
+        del x, chances
+        joint = op.linear(tape, rows, self.weight(2 * m, h, shape.experts))
+        gate, up = op.split(tape, joint, (m, m))
+        active = op.pointwise(tape, gate)
+        product = op.multiply(tape, active, up)
+        # The gate's function has returned; the rest are variables of the experts' own.
+        del gate, up, active, joint
+        out = op.linear(tape, product, self.weight(h, m, shape.experts))
+        weighted = op.multiply(tape, out, share)
+        ordered = op.gather(tape, weighted, 1)
+        return op.total(tape, ordered, k)
+
+    def dense_mlp(self, x: Tensor, m: int) -> Tensor:
+        shape, tape = self.kind.shape, self.tape
+        h = shape.hidden
         if not shape.gated_mlp:
             up = self.project(x, "up_proj", m, h)
             del x
@@ -149,14 +179,38 @@ class Block:
         x = tape.cast(x, size)
         if peft.dropout:
             x = op.dropout(tape, x)
-        low = op.linear(tape, x, a)
-        high = op.linear(tape, low, b)
-        del low
-        scaled = op.scale(tape, high)
-        del high
+        if peft.dora:
+            scaled = self._decomposed(x, result, a, b, size)
+        else:
+            low = op.linear(tape, x, a)
+            high = op.linear(tape, low, b)
+            del low
+            scaled = op.scale(tape, high)
+            del high
         result = op.add(tape, result, scaled)
         del scaled
         return tape.cast(result, kept)
 
-    def weight(self, rows: int, columns: int) -> Weight:
-        return Weight(self.tape, rows, columns, self.width, self.kind.full)
+    def _decomposed(self, x: Tensor, result: Tensor, a: Weight, b: Weight, size: int) -> Tensor:
+        """DoRA: the norm of W + BA needs BA in full, made of an identity matrix, and W in the
+        adapters' precision; then (s − 1) · Wx + s · BAx with a trained scale s a row."""
+        tape, rows, columns = self.tape, b.rows, a.columns
+        identity = tape.new(constant(columns * columns), size)
+        whole = tape.new(constant(rows * columns), size)
+        copy = tape.new(constant(rows * columns), size)
+        scaled, summed = tape.like(whole), tape.like(whole)
+        del scaled, summed
+        magnitude = Weight(tape, rows, 1, size, True)
+        low = op.linear(tape, x, a)
+        high = op.linear(tape, low, b)
+        del low
+        first = op.multiply(tape, result, magnitude)
+        second = op.multiply(tape, high, magnitude)
+        third = op.scale(tape, second)
+        del second
+        found = op.add(tape, first, third)
+        del identity, whole, copy, first, third, high
+        return found
+
+    def weight(self, rows: int, columns: int, count: int = 1) -> Weight:
+        return Weight(self.tape, rows, columns, self.width, self.kind.full, count)

@@ -23,7 +23,8 @@ def targets(peft: Peft) -> frozenset[str]:
 
 
 def adapter_parameters(peft: Peft, shape: ModelShape) -> int:
-    """r × (inputs + outputs) for each adapted layer, and the modules trained whole."""
+    """r × (inputs + outputs) for each adapted layer (with DoRA another output), and the modules
+    trained whole."""
     hidden, inner = shape.hidden, shape.intermediate
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     widths = {
@@ -37,7 +38,13 @@ def adapter_parameters(peft: Peft, shape: ModelShape) -> int:
         "down_proj": inner + hidden,
         "gate_up_proj": hidden + 2 * inner,
     }
-    adapters = shape.layers * peft.r * sum(widths.get(name, 0) for name in targets(peft))
+    named = [name for name in targets(peft) if name in widths]
+    adapters = shape.layers * peft.r * sum(widths[name] for name in named)
+    if peft.dora:
+        outputs = {"q_proj": q, "k_proj": kv, "v_proj": kv, "qkv_proj": q + 2 * kv}
+        inners = {"gate_proj": inner, "up_proj": inner, "gate_up_proj": 2 * inner}
+        magnitudes = {**outputs, **inners}
+        adapters += shape.layers * sum(magnitudes.get(name, hidden) for name in named)
     saved = sum(
         shape.embedding_parameters
         for name in peft.modules_to_save

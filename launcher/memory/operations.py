@@ -204,6 +204,20 @@ def quantized_linear(tape: Tape, tensor: Tensor, rows: int, columns: int) -> Ten
     return tape.make((x,), result, (), rule)
 
 
+def gather(tape: Tape, tensor: Tensor, times_each: float) -> Tensor:
+    """Rows picked by index, each `times_each` times; backwards they are added into zeros."""
+    elements, width = tensor.elements, tensor.width
+    result = tape.new(times(elements, times_each), width)
+    return tape.make((tensor,), result, (), lambda g: [tape.new(elements, width)])
+
+
+def total(tape: Tape, tensor: Tensor, parts: int) -> Tensor:
+    """The sum of every `parts` rows; backwards a row's gradient is spread without a copy."""
+    elements, width = tensor.elements, tensor.width
+    result = tape.new(times(elements, 1 / parts), width)
+    return tape.make((tensor,), result, (), lambda g: [tape.new(elements, width)])
+
+
 def fused_swiglu(tape: Tape, gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) · up in one kernel, which keeps both and writes their gradients over them."""
     kept = [Tensor(each.elements, each.width, each.storage) for each in (gate, up)]

@@ -89,12 +89,15 @@ class Node:
 
 
 class Weight(Tensor):
-    """A parameter. Its own bytes are counted elsewhere, those of its gradient here."""
+    """A parameter of `count` matrices (experts). Its own bytes are counted elsewhere, those of its
+    gradient here."""
 
     __slots__ = ("columns", "gradient", "rows", "tape", "trains")
 
-    def __init__(self, tape: Tape, rows: int, columns: int, width: int, trains: bool) -> None:
-        super().__init__(constant(rows * columns), width, None)
+    def __init__(
+        self, tape: Tape, rows: int, columns: int, width: int, trains: bool, count: int = 1
+    ) -> None:
+        super().__init__(constant(count * rows * columns), width, None)
         self.tape, self.rows, self.columns, self.trains = tape, rows, columns, trains
         self.gradient: Storage | None = None
         if trains and tape.records:
