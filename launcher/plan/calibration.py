@@ -41,6 +41,8 @@ class Calibration:
     runs: int = 0
     margin: str = ""
     """Why the margin is what it is."""
+    tokens: int | None = None
+    """Of the largest forward pass with gradients that was estimated; None where there is none."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from launcher.cluster.types import Cluster
 from launcher.memory.estimate import estimate
+from launcher.memory.lengths import lengths
 from launcher.memory.types import GIB, MemoryEstimate, Settings
 from launcher.models.types import ModelShape
 from launcher.plan.calibration import Calibration, Learned, learn
@@ -121,7 +122,7 @@ class Search:
 
     def calibration(self, settings: Settings) -> Calibration:
         """What past runs say of that estimate."""
-        return self._calibrated(settings)[1]
+        return replace(self._calibrated(settings)[1], tokens=self._tokens(settings))
 
     def margin(self, settings: Settings) -> float:
         """Share of a GPU's memory that is kept free under `settings`."""
@@ -134,6 +135,13 @@ class Search:
         """
         memory = device_bytes(self.cluster, layout)
         return int(memory * (1 - self.margin(settings))) if layout.on_gpus else memory
+
+    def _tokens(self, settings: Settings) -> int | None:
+        if self.stage.method == "evaluate":
+            return None
+        method = METHODS[self.stage.method]
+        longest = lengths(self.stage, self.shapes[method.main_role]).total
+        return settings.micro_batch * method.sequences_per_row * longest
 
     def _of_kind(self, settings: Settings) -> Learned:
         kind = kind_of(self.stage, settings)

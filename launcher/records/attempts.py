@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from launcher.records import files
+from launcher.records.measurement import Measurement
 
 Outcome = Literal["complete", "stopped", "terminated", "superseded", "error", "killed"]
 """How an attempt ended: `stopped` with a checkpoint at a signal, to be gone on with; `terminated`
@@ -47,6 +48,9 @@ class Attempt:
     peak_bytes: Mapping[str, int] = field(default_factory=dict)
     """`device allocated`, `device reserved` (GPU) and `host` (resident set): the largest over the
     ranks, in bytes."""
+    measured: Measurement | None = None
+    """Memory and time by phase; None: the trainer died before it could say, or an older launcher
+    wrote this."""
 
 
 def start(folder: Path, attempt: Attempt) -> Attempt:

@@ -13,6 +13,7 @@ from launcher.plan.types import Plan, StagePlan
 from launcher.recipe.types import Stage, stage_of
 from launcher.records import progress
 from launcher.records.paths import RunPaths, StagePaths
+from launcher.worker.measure import Meter
 
 VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets")
 
@@ -30,6 +31,8 @@ class Context:
     world: int
     local_rank: int
     phase_started: float
+    meter: Meter | None = None
+    """Measures this rank; None: nobody asks."""
 
     @classmethod
     def of(cls, run: str, stage: str, token: str, job_id: str) -> Context:
@@ -90,6 +93,9 @@ class Context:
     def enter(self, phase: str, total: int | None = None) -> None:
         """Say that a new phase of the stage begins."""
         self.phase_started = time.time()
+        if self.meter is not None:
+            # Of a training the steps tell; what comes before the first is the first data.
+            self.meter.enter("data" if phase == "train" else phase)
         self.report(phase, 0, total)
 
     def report(

@@ -14,6 +14,7 @@ from launcher.records import files
 from launcher.worker import export
 from launcher.worker.context import Context
 from launcher.worker.finish import Finished
+from launcher.worker.measure import Meter, watch_tokens
 from launcher.worker.stop import Stop
 
 _PROGRESS_EVERY_S = 0.5
@@ -69,8 +70,36 @@ class _StopAtStep(TrainerCallback):
         return control
 
 
+class _Phases(TrainerCallback):
+    """Tells the meter where the trainer is. It goes last, when the others have decided to save."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._meter.step_begins()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._meter.enter("optimizer step")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._meter.step_ends(_next(control.should_evaluate, control.should_save))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._meter.enter(_next(False, control.should_save))
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._meter.enter("data")
+
+
+def _next(evaluates: bool, saves: bool) -> str:
+    """What a trainer does after a step: evaluate, save, or fetch data for the next."""
+    return "evaluate" if evaluates else "save" if saves else "data"
+
+
 def callbacks(context: Context, stop: Stop) -> list[Any]:
-    return [_Report(context), _StopAtStep(stop)]
+    measured = [_Phases(context.meter)] if context.meter is not None else []
+    return [_Report(context), _StopAtStep(stop), *measured]
 
 
 def fit(context: Context, trainer: Any) -> Finished | None:
@@ -78,6 +107,10 @@ def fit(context: Context, trainer: Any) -> Finished | None:
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
+    if context.meter is not None:
+        watch_tokens(context.meter, trainer.model)
+        if hasattr(trainer, "on_phase"):
+            trainer.on_phase = context.meter.enter
     began = time.time()
     trainer.train(resume_from_checkpoint=newest_checkpoint(context.paths.checkpoints))
     if trainer.state.global_step < trainer.state.max_steps:

@@ -20,7 +20,7 @@ from types import FrameType
 from launcher.errors import LauncherError
 from launcher.plan.document import plan_from_json
 from launcher.plan.types import Plan
-from launcher.records import attempts, complete, files, journal
+from launcher.records import attempts, complete, files, journal, measurement
 from launcher.records.paths import RunPaths, StagePaths
 from launcher.worker import measure, orphan, scratch
 from launcher.worker.outcome import STOPPED, SUPERSEDED, USER_ERROR
@@ -101,7 +101,9 @@ def supervise(run: str, stage: str, token: str, job_id: str, deserted: Callable[
     mine = receipt if rank == 0 else _open_receipt(stage_paths, token, job_id)
     # Slurm ends the whole job when one rank fails, and rank 0 with it: whoever knows writes it.
     if mine is not None and (rank == 0 or failed):
-        attempts.finish(stage_paths.attempts, _receipt(mine, stage_paths, code, signals))
+        attempts.finish(
+            stage_paths.attempts, _receipt(mine, stage_paths, code, signals, trainer.host_peak)
+        )
     return Ended(code, requeue=code == STOPPED and not failed and not _cancelled(paths, stage))
 
 
@@ -180,10 +182,14 @@ class _Trainer:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.killed: str | None = None
         """Why this supervisor killed it."""
+        self.host_peak = 0
+        """Largest resident set that was seen of it, in bytes: all there is of one that was killed.
+        """
 
     def wait(self, signals: _Signals, deserted: Callable[[], bool]) -> int:
         """Its exit code, as a shell would tell it (128 + signal)."""
         told = False
+        status = Path(f"/proc/{self._process.pid}/status")
         while (code := self._process.poll()) is None:
             if signals.stop and not told:
                 # One signal, whatever it was for this supervisor.
@@ -196,6 +202,7 @@ class _Trainer:
                     else "what had started it was ended"
                 )
                 self._process.kill()
+            self.host_peak = max(self.host_peak, measure.host_peak(status))
             time.sleep(POLL_S)
         return code if code >= 0 else 128 - code
 
@@ -221,7 +228,7 @@ def _leave_failure(
 
 
 def _receipt(
-    receipt: attempts.Attempt, stage: StagePaths, code: int, signals: _Signals
+    receipt: attempts.Attempt, stage: StagePaths, code: int, signals: _Signals, host_peak: int
 ) -> attempts.Attempt:
     outcome: attempts.Outcome
     if code == 0:
@@ -237,11 +244,14 @@ def _receipt(
     found = attempts.failures(stage.attempts, receipt.job_id)
     # Where a rank is killed, the others fail for want of it, and say so sooner.
     first = next((f for f in found if f.kind == "killed"), found[0] if found else None)
+    measured = measurement.read(stage.attempts, receipt.job_id)
+    peaks = measured.peak_bytes if measured is not None else {}
     return replace(
         receipt,
         ended=time.time(),
         outcome=outcome,
         exit_code=code,
         failure=first if outcome != "complete" else None,
-        peak_bytes=files.read_json(measure.path(stage, receipt.job_id), dict) or {},
+        peak_bytes=peaks | {"host": max(host_peak, peaks.get("host", 0))},
+        measured=measured,
     )

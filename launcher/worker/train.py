@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from launcher.errors import LauncherError
-from launcher.records import attempts, files
+from launcher.records import attempts, files, measurement
 from launcher.worker import measure, orphan
-from launcher.worker.context import Context
+from launcher.worker.context import Context, versions
 from launcher.worker.outcome import FAILED, STOPPED, USER_ERROR
 from launcher.worker.stop import Stop
 
@@ -30,17 +31,22 @@ def main(run: str, stage: str, token: str, job_id: str) -> int:
     stop.listen()
     failure = attempts.failure_path(context.paths.attempts, job_id, context.rank)
     failure.unlink(missing_ok=True)
+    own = measurement.path(context.paths.attempts, job_id, context.rank)
+    meter = context.meter = measure.Meter(own, "load")
     try:
         context.enter("load")
         from launcher.worker import distributed, methods
 
         distributed.join(context)
+        if not context.on_cpu:
+            meter.on_device(context.local_rank)
+        meter.versions = versions()
         finished = methods.run(context, stop)
-        peaks = measure.largest_over_ranks(measure.peaks())
+        measured = measure.over_ranks(meter.finish())
         if context.is_main:
-            files.write_json(measure.path(context.paths, job_id), peaks)
+            files.write_json(own, measured)
             if finished is not None:
-                finished.write(context, peaks)
+                finished.write(context, measured.peak_bytes)
         distributed.wait_for_all()
     except LauncherError as error:
         words = f"{error.message}; {error.hint}" if error.hint else error.message
@@ -51,6 +57,9 @@ def main(run: str, stage: str, token: str, job_id: str) -> int:
         traceback.print_exc()
         last = traceback.format_exception_only(error)[-1].strip()
         _leave(failure, context.rank, last, kind="program")
+        with suppress(Exception):
+            # What it died at. That this cannot be told (the disk, the device) is no news.
+            meter.write(out_of_memory=measure.ran_out(error))
         return FAILED
     return 0 if finished is not None else STOPPED
 

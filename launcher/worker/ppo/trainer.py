@@ -147,6 +147,8 @@ class PPOTrainer(GRPOTrainer):
             optimizers=optimizers,
             quantization_config=quantization_config,
         )
+        self.on_phase: Callable[[str], None] = lambda _phase: None
+        """Told of each phase of a step as it begins: `rollout`, `score`, `update`."""
         if self.is_fsdp_enabled:
             raise ValueError("PPO runs under DDP and DeepSpeed, not under FSDP: unset `fsdp`.")
         self._attach_value_function(value_model)
@@ -233,8 +235,10 @@ class PPOTrainer(GRPOTrainer):
         device = self.accelerator.device
         prompts = [example["prompt"] for example in inputs]
         started = time.perf_counter()
+        self.on_phase("rollout")
         prompt_lists, completion_lists, _, completions, *_ = self._generate(prompts)
         generated = time.perf_counter()
+        self.on_phase("score")
 
         prompt_ids, prompt_mask = self._pad(prompt_lists, "left")
         completion_ids, mask = self._pad(completion_lists, "right")
@@ -291,6 +295,7 @@ class PPOTrainer(GRPOTrainer):
             advantages = algorithm.whiten(advantages, mask, total=self._total)
         self._metrics[mode]["time/generation"].append(generated - started)
         self._metrics[mode]["time/scoring"].append(time.perf_counter() - generated)
+        self.on_phase("update")
         return batch | {
             "old_per_token_logps": old_logps,
             "values": values,

@@ -1,0 +1,98 @@
+"""What one attempt at a planned stage says of its estimate. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from launcher.memory.types import Phase, Settings
+from launcher.plan.calibration import ITEM
+from launcher.plan.evidence import Kind, Observation, kind_of, minor
+from launcher.plan.types import Plan, StagePlan
+
+LEAST_STEPS = 2
+"""Optimizer steps after which a training has held all that it holds: the optimizer's states are
+made in the first."""
+OF_THE_MODEL = frozenset(
+    {
+        "weights", "gradients", "optimizer", "optimizer step", "autocast copies", "adapters",
+        "reference", "reward model", "value model", "buckets", "gathers", "vllm", "context",
+    }
+)  # fmt: skip
+"""Items that are the same for short and long rows. All others grow with the tokens."""
+_METRIC = {"cuda": "device reserved", "cpu": "host"}
+
+
+@dataclass(frozen=True)
+class Attempted:
+    """An attempt, as its receipt tells it."""
+
+    run: str
+    """A name of the attempt."""
+    when: float
+    complete: bool
+    steps: int
+    peak_bytes: Mapping[str, int]
+    """See `launcher.records.attempts.Attempt`."""
+    tokens: int | None = None
+    out_of_memory: bool = False
+
+
+def observe(plan: Plan, planned: StagePlan, attempt: Attempted) -> Observation | None:
+    """The observation that the attempt makes, or None where it says nothing of the estimate.
+
+    It says nothing where the plan has no formula (an older launcher made it), or where it ended
+    before its peak, unless for want of memory.
+    """
+    if not planned.runs or not planned.calibration.formula:
+        return None
+    whole = attempt.complete or (
+        planned.stage.method != "evaluate" and attempt.steps >= LEAST_STEPS
+    )
+    measured = attempt.peak_bytes.get(_METRIC[plan.cluster.device], 0)
+    if not measured or not (whole or attempt.out_of_memory):
+        return None
+    kind = kind_of(planned.stage, settings_of(plan, planned))
+    estimated = planned.calibration.tokens
+    share = min(1.0, attempt.tokens / estimated) if attempt.tokens and estimated else 1.0
+    return Observation(
+        kind=kind,
+        formula=planned.calibration.formula,
+        trl=minor(plan.trl_version),
+        predicted=max(_for_tokens(phase, kind, share) for phase in planned.estimate.phases),
+        measured=measured,
+        when=attempt.when,
+        run=attempt.run,
+        gpu=planned.allocation.gpu,
+        processes=planned.allocation.processes,
+        at_least=attempt.out_of_memory,
+    )
+
+
+def settings_of(plan: Plan, planned: StagePlan) -> Settings:
+    """The settings that a stage was estimated under, bucket sizes apart."""
+    return Settings(
+        processes=planned.allocation.processes,
+        processes_per_node=planned.allocation.tasks_per_node,
+        zero_stage=planned.zero_stage,
+        offload=planned.offload,
+        gradient_checkpointing=planned.gradient_checkpointing,
+        micro_batch=planned.micro_batch,
+        accumulation=planned.accumulation,
+        gather_for_generation=planned.gather_for_generation,
+        device=plan.cluster.device,
+    )
+
+
+def _for_tokens(phase: Phase, kind: Kind, share: float) -> int:
+    """What the formula says of a phase whose batches had this share of the tokens it allows for.
+
+    The estimate is for the longest rows that the recipe allows. Rows of a data set may all be
+    shorter, and their runs say nothing of an error; the next one's rows may be the longest.
+    """
+    total = 0
+    for name, size in phase.items.items():
+        if name == ITEM or (name == "context" and kind.device == "cuda"):
+            continue
+        total += size if name in OF_THE_MODEL else int(size * share)
+    return total
