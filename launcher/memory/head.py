@@ -7,6 +7,7 @@ from typing import Literal
 
 from launcher.memory import operations as op
 from launcher.memory.block import Block, Kind
+from launcher.memory.stack import Stack
 from launcher.memory.tape import Tape, Tensor, Weight, constant, times
 from launcher.memory.walk import Moments, Profile, entering, tape_of
 
@@ -46,7 +47,7 @@ def _head(
         elif kind.stack.loss == "liger":
             root = _liger(tape, chosen, weight)
         else:
-            root = _stock(tape, chosen, weight, shifted=kind.stack.loss == "shifted")
+            root = _stock(tape, chosen, weight, kind.stack)
         del chosen
     del hidden
     forward, tape.moments = tape.moments, []
@@ -118,7 +119,7 @@ def _fused(tape: Tape, hidden: Tensor, weight: Weight, tile: int, *, triton: boo
     return tape.make((chosen, weight), result, (chosen, statistics), rule)
 
 
-def _stock(tape: Tape, hidden: Tensor, weight: Weight, *, shifted: bool) -> Tensor:
+def _stock(tape: Tape, hidden: Tensor, weight: Weight, stack: Stack) -> Tensor:
     """transformers' loss: logits, their float32 copy, log-softmax, and the gradients of each.
 
     The logits and their copies are variables of the functions that make the loss, so they live
@@ -127,16 +128,20 @@ def _stock(tape: Tape, hidden: Tensor, weight: Weight, *, shifted: bool) -> Tens
     logits = op.linear(tape, hidden, weight)
     whole = logits.elements
     wide = tape.cast(logits, op.FULL)
+    if stack.loss == "rebound":
+        del logits
     rows = wide
-    if shifted:
+    if stack.loss in ("shifted", "rebound"):
         # Of all positions but the last; backwards the gradient is laid into zeros of all.
         rows = tape.make((wide,), tape.like(wide), (), lambda g: [tape.like(g)])
+    size = times(hidden.elements, 1 / weight.columns)
+    if "cross_entropy" in stack.fused:
+        kept: list[Tensor | None] = [Tensor(whole, op.FULL, rows.storage)]
+        return tape.make((rows,), tape.new(size, op.FULL), (), lambda g: kept)
     chances = tape.new(whole, op.FULL)
     tape.make((rows,), chances, (chances,), lambda g: [tape.new(whole, op.FULL)])
-    loss = tape.new(times(hidden.elements, 1 / weight.columns), op.FULL)
-    tape.make((chances,), loss, (chances,), lambda g: [tape.new(whole, op.FULL)])
-    del logits, wide, rows
-    return loss
+    loss = tape.new(size, op.FULL)
+    return tape.make((chances,), loss, (chances,), lambda g: [tape.new(whole, op.FULL)])
 
 
 def _liger(tape: Tape, hidden: Tensor, weight: Weight) -> Tensor:

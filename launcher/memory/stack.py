@@ -17,12 +17,12 @@ Base = Literal["dense", "nf4", "nf4-double", "int8", "gptq4"]
 """How the frozen weights of an adapter's base are stored. NF4: packed to half a byte with one
 float32 scale for 64 weights, or that scale itself in 8 bits (double quantization)."""
 Attention = Literal["flash", "sdpa", "eager"]
-Loss = Literal["fused head", "tiled", "stock", "shifted", "liger", "chunked"]
-"""What is kept of the logits. `fused head`: TRL's Triton kernels, tiles only; `tiled`: the same
-without Triton, where a tile is unfolded in float32. `stock`: the whole
-logits, their float32 copy, and the gradient; `shifted`: as transformers did before 4.50, with one
-more copy, of all logits but the last. `liger`: the loss fused with the head's product, in
-chunks. `chunked`: whole logits, but cross-entropy over a piece at a time."""
+Loss = Literal["fused head", "tiled", "stock", "shifted", "rebound", "liger"]
+"""What is made of the logits. `fused head`: TRL's Triton kernels, tiles only; `tiled`: the same
+without Triton, where a tile is unfolded in float32. `stock`: the whole logits, their float32 copy,
+log-softmax and gradients; `shifted`: as transformers 4.46 to 4.49 did, with one more copy, of all
+positions but the last; `rebound`: as those before, whose half-precision logits were gone by then.
+`liger`: the loss fused with the head's product, whose gradients are made in the forward pass."""
 LIGER = frozenset({"rms_norm", "rope", "swiglu"})
 """The kernels that `use_liger_kernel` puts in place of transformers' own, beside its loss."""
 
@@ -47,7 +47,8 @@ class Stack:
     attention: Attention = "flash"
     loss: Loss = "fused head"
     fused: frozenset[str] = frozenset()
-    """Kernels that keep only their inputs: `rms_norm`, `rope`, `swiglu`, `lora`."""
+    """Kernels that keep only their inputs: `rms_norm`, `rope`, `swiglu`, `lora`; and
+    `cross_entropy`, which needs no log-softmax and writes the gradient over the logits."""
     sharding: Literal["zero", "fsdp"] = "zero"
     """Whose rules divide states where `Settings.zero_stage` is above 0."""
 
