@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from launcher.memory.block import Kind
-from launcher.memory.generation import reading, writing
+from launcher.memory.generation import (
+    Vllm,
+    reading,
+    rollout_sequences,
+    vllm_share,
+    writing,
+)
 from launcher.memory.head import Output
 from launcher.memory.host import host_memory, node_items
-from launcher.memory.lengths import Lengths, lengths, whole
+from launcher.memory.lengths import Lengths, lengths
 from launcher.memory.models import Resident, residents
 from launcher.memory.passes import Batch, kept, merge, read, total, training
 from launcher.memory.process import around
@@ -68,7 +74,8 @@ class _Job:
     def training(self) -> list[tuple[str, Items]]:
         settings, held = self.settings, self.held.values()
         online = METHODS[self.stage.method].online
-        base = self._weights()
+        vllm = vllm_share(self.stage, settings)
+        base = self._weights() | vllm.all_phases
         steady = base | {"optimizer": sum(each.optimizer for each in held)}
         gradients = sum(each.gradients for each in held)
         exchanged = self._exchange(self.models)
@@ -87,7 +94,7 @@ class _Job:
             ("step", merge((steady, {"gradients": gradients, "optimizer step": float(step)})))
         )
         if online:
-            phases[1:1] = self._rollout(steady)
+            phases[1:1] = self._rollout(steady, vllm)
         return phases
 
     def _passes(self, keeps_gradients: bool) -> tuple[Items, Items]:
@@ -124,18 +131,20 @@ class _Job:
             loss = max(loss, merge((held, frozen)), key=total)
         return loss, backward
 
-    def _rollout(self, steady: Items) -> list[tuple[str, Items]]:
-        stage, settings, main = self.stage, self.settings, self.models[0]
-        rollouts = settings.micro_batch * settings.accumulation
-        # The completions of one step (of several mini-batches) are generated at once.
-        rollouts *= whole(stage.train, "num_mini_batches", 1)
+    def _rollout(self, steady: Items, vllm: Vllm) -> list[tuple[str, Items]]:
+        settings, main = self.settings, self.models[0]
+        rollouts = rollout_sequences(self.stage, settings)
         batch = Batch(settings.micro_batch, self.length.total, self.length.completion)
         readers = [
             read(self.kind(model, trains=False), self._output(model), batch)
             for model in self.models
         ]
         gathered = self._gathered(self.models)
-        written = writing(self.kind(main, trains=False), rollouts, self.length)
+        if vllm.writes:
+            # The weights are gathered to be handed over; vLLM has the cache.
+            written = vllm.rollout
+        else:
+            written = writing(self.kind(main, trains=False), rollouts, self.length)
         return [
             ("rollout", merge((steady, self._whole(main), written))),
             ("score", merge((steady, gathered, max(readers, key=total)))),

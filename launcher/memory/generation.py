@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from launcher.memory.block import Kind
-from launcher.memory.lengths import Lengths
+from launcher.memory.lengths import Lengths, whole
 from launcher.memory.passes import Batch, merge
 from launcher.memory.stack import width
+from launcher.memory.types import Settings
 from launcher.memory.walk import Items
 from launcher.memory.walk import reading as block
+from launcher.recipe.methods import METHODS
+from launcher.recipe.types import Stage
+
+
+@dataclass(frozen=True)
+class Vllm:
+    """What vLLM takes of a GPU that also trains."""
+
+    writes: bool = False
+    all_phases: Items = field(default_factory=dict)
+    rollout: Items = field(default_factory=dict)
+    """What it takes while it writes, if it sleeps in between."""
+
+
+def vllm_share(stage: Stage, settings: Settings) -> Vllm:
+    """vLLM beside the trainer (TRL's `colocate`) takes a share of the whole GPU, 0.3 by default,
+    for as long as it does not sleep; as a server it has GPUs of its own."""
+    train = stage.train
+    if not METHODS[stage.method].online or not train.get("use_vllm"):
+        return Vllm()
+    if train.get("vllm_mode", "colocate") != "colocate":
+        return Vllm(writes=True)
+    share = float(train.get("vllm_gpu_memory_utilization", 0.3)) * settings.device_bytes
+    taken = {"vllm": share}
+    if train.get("vllm_enable_sleep_mode"):
+        return Vllm(writes=True, rollout=taken)
+    return Vllm(writes=True, all_phases=taken)
+
+
+def rollout_sequences(stage: Stage, settings: Settings) -> int:
+    """Completions that one process writes at once: those of a step, of several mini-batches (PPO),
+    or of as many micro-batches as TRL's `steps_per_generation` or `generation_batch_size` say."""
+    total = whole(stage.train, "generation_batch_size", 0)
+    if total:
+        return max(1, total // settings.processes)
+    steps = whole(stage.train, "steps_per_generation", settings.accumulation)
+    return settings.micro_batch * steps * whole(stage.train, "num_mini_batches", 1)
 
 
 def writing(writer: Kind, sequences: int, length: Lengths) -> Items:

@@ -28,6 +28,9 @@ class Settings:
     gather_for_generation: bool = True
     """ZeRO-3, online: whether each GPU holds the whole weights while it generates."""
     device: Literal["cuda", "cpu"] = "cuda"
+    device_bytes: int = 0
+    """Memory of the whole GPU, of which vLLM takes a share where it runs in the same process; 0:
+    not known."""
     reduce_bucket: int = 200_000_000
     """DeepSpeed's bucket sizes, in elements."""
     allgather_bucket: int = 200_000_000
