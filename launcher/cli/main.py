@@ -25,6 +25,7 @@ VERBS = {
     "resume": "Go on with a run that failed or was cancelled.",
     "list": "List the runs.",
     "report": "Print the results of a run.",
+    "calibrate": "Show how far the estimates of past runs were off.",
     "schema": "Print the JSON Schema of recipes.",
     "cluster": "Show the cluster profiles, or write one for this cluster.",
 }

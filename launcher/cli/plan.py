@@ -34,7 +34,7 @@ def command(
     """
     from launcher.cli.prepare import prepare
 
-    prepared = prepare(recipe, overrides, cluster)
+    prepared = prepare(recipe, overrides, cluster, runs)
     plan_text.show(prepared.plan, runs, show_sbatch=show_sbatch, explain=explain, as_json=as_json)
     if target is not None:
         from launcher.plan.document import plan_to_json

@@ -21,20 +21,31 @@ class Prepared:
     """The resolved recipe, to be kept in the run."""
 
 
-def prepare(source: str, overrides: Sequence[str], cluster: str | None) -> Prepared:
-    """Read, check and plan. Warnings go to stderr. Raises UsageError, DoesNotFit."""
+def prepare(source: str, overrides: Sequence[str], cluster: str | None, runs: Path) -> Prepared:
+    """Read, check and plan, with what the runs below `runs` and the site's ledger have measured.
+
+    Warnings go to stderr. Raises UsageError, DoesNotFit.
+    """
     if source.endswith(".json"):
         return _stored(Path(source), overrides)
     from launcher.models.find import hub_cache, shape_of
     from launcher.plan.make import make_plan
     from launcher.recipe.fields import trl_version
     from launcher.recipe.load import load_recipe
+    from launcher.run.evidence import gather
 
     recipe = load_recipe(source, overrides)
     for warning in recipe.warnings:
         output.note(f"warning: {warning}")
     shapes = partial(shape_of, cache=hub_cache(os.environ, Path.home()))
-    plan = make_plan(recipe, settings.cluster(cluster), shapes, trl_version=trl_version())
+    machines = settings.cluster(cluster)
+    plan = make_plan(
+        recipe,
+        machines,
+        shapes,
+        trl_version=trl_version(),
+        evidence=gather(runs, machines.ledger),
+    )
     return Prepared(plan, recipe.resolved)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 RUNS_VARIABLE = "LAUNCHER_RUNS"
 CLUSTER_VARIABLE = "LAUNCHER_CLUSTER"
+LEDGER_VARIABLE = "LAUNCHER_LEDGER"
 
 
 def runs_option(function: F) -> F:
@@ -43,7 +46,16 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def cluster(name: str | None) -> Cluster:
-    """The cluster to plan for. Raises UsageError, SchedulerUnavailable."""
+    """The cluster to plan for, with the ledger that the environment names, if it does.
+
+    Raises UsageError, SchedulerUnavailable.
+    """
+    found = _cluster(name)
+    ledger = os.environ.get(LEDGER_VARIABLE)
+    return replace(found, ledger=str(Path(ledger).resolve())) if ledger else found
+
+
+def _cluster(name: str | None) -> Cluster:
     from launcher.scheduler import shell
 
     if name is None and shutil.which("sbatch"):

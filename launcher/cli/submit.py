@@ -42,7 +42,7 @@ def command(
     """
     from launcher.cli.prepare import prepare
 
-    prepared = prepare(recipe, overrides, cluster)
+    prepared = prepare(recipe, overrides, cluster, runs)
     if dry_run:
         plan_text.show(prepared.plan, runs, show_sbatch=show_sbatch, explain=False, as_json=as_json)
         return

@@ -194,6 +194,8 @@ def _contradictions(cluster: Cluster) -> Iterator[tuple[str, str]]:
         value = getattr(cluster, word)
         if value is not None and not _WORD.fullmatch(value):
             yield word, f"{value!r} is not a name that Slurm takes"
+    if cluster.ledger is not None and not cluster.ledger.startswith("/"):
+        yield "ledger", "an absolute path is needed: jobs and commands start in different folders"
     if not cluster.partitions:
         yield "partitions", "at least one is needed"
     for type_name, gpu in cluster.gpus.items():

@@ -70,6 +70,8 @@ class Cluster:
     scratch: str | None = None
     """A folder on each node's own disk, for temporary files; may name variables of the job."""
     interconnect: Literal["ethernet", "infiniband", "none"] = "ethernet"
+    ledger: str | None = None
+    """A folder where everybody's runs leave what they measured, for everybody's plans."""
 
     def partition(self, name: str) -> Partition:
         """The partition called `name`. Raises KeyError."""

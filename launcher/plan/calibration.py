@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from launcher.memory.types import MemoryEstimate, Phase
-from launcher.plan.evidence import Evidence, Kind, Observation
+from launcher.plan.evidence import Evidence, Kind, Observation, minor
 from launcher.plan.formula import fingerprint
 from launcher.plan.margin import Margin, learned
 
@@ -104,7 +104,10 @@ class Learned:
 
 def learn(evidence: Evidence, kind: Kind, trl: str) -> Learned:
     """What `evidence` says of estimates of `kind` that the present formula makes."""
-    formula = fingerprint(kind)
+    return _telling(evidence, kind, fingerprint(kind), trl)
+
+
+def _telling(evidence: Evidence, kind: Kind, formula: str, trl: str) -> Learned:
     found = evidence.of(kind, formula, trl)
     # What ran out of memory says only that the peak was higher: nothing where it was lower.
     telling = [each for each in found if not (each.at_least and each.ratio < 1)]
@@ -144,3 +147,50 @@ def _median(ascending: Sequence[tuple[float, float]], half: float) -> float:
         if below > half:
             return ratio
     return ascending[-1][0]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of what is known: the runs of one kind under one formula and one TRL."""
+
+    kind: str
+    formula: str
+    trl: str
+    current: bool
+    """Whether plans of this launcher use it."""
+    runs: int
+    others: int
+    """Of other users, among the runs."""
+    correction: float
+    """Added to an estimate of the runs' middle size, as a share of it."""
+    margin: float
+    reason: str
+    worst: float
+    """The largest share of a measured peak that its estimate, corrected by the others, missed;
+    negative where all were too high."""
+
+
+def table(evidence: Evidence, trl: str) -> tuple[Row, ...]:
+    """Everything that `evidence` holds, by kind, what is used now first."""
+    rows = []
+    groups = {(each.kind, each.formula, each.trl) for each in evidence.observations}
+    for kind, formula, version in groups:
+        found = _telling(evidence, kind, formula, version)
+        if not found.observations:
+            continue
+        sizes = sorted(each.predicted for each in found.observations)
+        rows.append(
+            Row(
+                kind=str(kind),
+                formula=formula,
+                trl=version,
+                current=formula == fingerprint(kind) and version == minor(trl),
+                runs=len(found.observations),
+                others=sum(each.user is not None for each in found.observations),
+                correction=found.correction(sizes[len(sizes) // 2]).factor - 1,
+                margin=found.margin.value,
+                reason=found.margin.reason,
+                worst=max(found.errors),
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: (not row.current, row.kind, row.formula, row.trl)))

@@ -89,7 +89,7 @@ def _problems(plan: Plan) -> Iterator[str]:
 def _cluster_lines(plan: Plan) -> Iterator[str]:
     cluster = plan.cluster
     texts = [cluster.name, cluster.account, cluster.qos, cluster.constraint, cluster.reservation]
-    texts += [cluster.python, cluster.scratch, *cluster.gpus, *cluster.setup]
+    texts += [cluster.python, cluster.scratch, cluster.ledger, *cluster.gpus, *cluster.setup]
     for partition in cluster.partitions:
         texts += [partition.name, partition.account, partition.qos]
     for text in texts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from launcher.memory.types import Settings
+from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Stage
 
 OTHERS_RUNS = 10
@@ -19,6 +21,11 @@ OTHERS_RATIO = 1.25
 """How far off another user's measurement may say that an estimate is, either way."""
 OWN_RATIO = 4.0
 """The same for one's own: beyond it something else was measured than was estimated."""
+
+_TOO_LARGE = 2**50
+_TOO_MANY = 2**20
+_DAY_S = 86400.0
+_WORD = re.compile(r"[A-Za-z0-9._+-]{0,64}")
 
 
 @dataclass(frozen=True, order=True)
@@ -131,9 +138,22 @@ def merge(*sources: Iterable[Observation]) -> Evidence:
     return Evidence(tuple(known.values()))
 
 
-def anonymous(observation: Observation) -> Observation:
-    """As it is shared: whose it is stands in the owner of the file, never in the text."""
-    return replace(observation, user=None)
+def received(observation: Observation, user: int | None, now: float) -> Observation | None:
+    """What another's file said, as that user's; None where it is not as an observation can be.
+
+    Whose it is stands in the owner of the file, never in its text.
+    """
+    sizes = (observation.predicted, observation.measured)
+    texts = (observation.formula, observation.trl, observation.run, observation.gpu or "")
+    if (
+        observation.kind.method not in METHODS
+        or not all(0 < size < _TOO_LARGE for size in sizes)
+        or not 0 < observation.when < now + _DAY_S
+        or not 0 < observation.processes < _TOO_MANY
+        or not all(_WORD.fullmatch(text) for text in texts)
+    ):
+        return None
+    return replace(observation, user=user)
 
 
 def _bounded(newest_first: list[Observation]) -> Iterable[Observation]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Protocol
 
 from launcher.memory.types import Phase, Settings
 from launcher.plan.calibration import ITEM
@@ -23,30 +23,34 @@ OF_THE_MODEL = frozenset(
 _METRIC = {"cuda": "device reserved", "cpu": "host"}
 
 
-@dataclass(frozen=True)
-class Attempted:
-    """An attempt, as its receipt tells it."""
+class Receipt(Protocol):
+    """What is asked of `launcher.records.attempts.Attempt`."""
 
-    run: str
-    """A name of the attempt."""
-    when: float
-    complete: bool
-    steps: int
-    peak_bytes: Mapping[str, int]
-    """See `launcher.records.attempts.Attempt`."""
-    tokens: int | None = None
-    out_of_memory: bool = False
+    @property
+    def name(self) -> str: ...
+    @property
+    def ended(self) -> float | None: ...
+    @property
+    def outcome(self) -> str | None: ...
+    @property
+    def peak_bytes(self) -> Mapping[str, int]: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def tokens(self) -> int | None: ...
+    @property
+    def out_of_memory(self) -> bool: ...
 
 
-def observe(plan: Plan, planned: StagePlan, attempt: Attempted) -> Observation | None:
+def observe(plan: Plan, planned: StagePlan, attempt: Receipt) -> Observation | None:
     """The observation that the attempt makes, or None where it says nothing of the estimate.
 
     It says nothing where the plan has no formula (an older launcher made it), or where it ended
     before its peak, unless for want of memory.
     """
-    if not planned.runs or not planned.calibration.formula:
+    if not planned.runs or not planned.calibration.formula or attempt.ended is None:
         return None
-    whole = attempt.complete or (
+    whole = attempt.outcome == "complete" or (
         planned.stage.method != "evaluate" and attempt.steps >= LEAST_STEPS
     )
     measured = attempt.peak_bytes.get(_METRIC[plan.cluster.device], 0)
@@ -61,8 +65,8 @@ def observe(plan: Plan, planned: StagePlan, attempt: Attempted) -> Observation |
         trl=minor(plan.trl_version),
         predicted=max(_for_tokens(phase, kind, share) for phase in planned.estimate.phases),
         measured=measured,
-        when=attempt.when,
-        run=attempt.run,
+        when=attempt.ended,
+        run=attempt.name,
         gpu=planned.allocation.gpu,
         processes=planned.allocation.processes,
         at_least=attempt.out_of_memory,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,6 +52,26 @@ class Attempt:
     measured: Measurement | None = None
     """Memory and time by phase; None: the trainer died before it could say, or an older launcher
     wrote this."""
+
+    @property
+    def name(self) -> str:
+        """Sixteen hex digits that name this attempt among all, and tell nothing of it."""
+        return hashlib.sha256(f"{self.token}/{self.number}".encode()).hexdigest()[:16]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that it finished."""
+        return self.measured.steps if self.measured is not None else 0
+
+    @property
+    def tokens(self) -> int | None:
+        """Of its largest forward pass with gradients."""
+        return self.measured.tokens if self.measured is not None else None
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it ended because the device's memory ran out."""
+        return self.measured is not None and self.measured.out_of_memory
 
 
 def start(folder: Path, attempt: Attempt) -> Attempt:

@@ -19,8 +19,9 @@ from types import FrameType
 
 from launcher.errors import LauncherError
 from launcher.plan.document import plan_from_json
+from launcher.plan.observe import observe
 from launcher.plan.types import Plan
-from launcher.records import attempts, complete, files, journal, measurement
+from launcher.records import attempts, complete, files, journal, ledger, measurement
 from launcher.records.paths import RunPaths, StagePaths
 from launcher.worker import measure, orphan, scratch
 from launcher.worker.outcome import STOPPED, SUPERSEDED, USER_ERROR
@@ -105,6 +106,18 @@ def supervise(run: str, stage: str, token: str, job_id: str, deserted: Callable[
             stage_paths.attempts, _receipt(mine, stage_paths, code, signals, trainer.host_peak)
         )
     return Ended(code, requeue=code == STOPPED and not failed and not _cancelled(paths, stage))
+
+
+def _share(plan: Plan, stage: str, receipt: attempts.Attempt) -> None:
+    """Leave what the attempt measured in the site's ledger, if there is one."""
+    observation = observe(plan, plan.stage(stage), receipt)
+    if plan.cluster.ledger is None or observation is None:
+        return
+    try:
+        folder = Path(plan.cluster.ledger)
+        ledger.add(folder, observation.when, observation.run, observation)
+    except OSError as error:
+        print(f"ledger {plan.cluster.ledger}: {error.strerror}", flush=True)
 
 
 def _open_receipt(stage: StagePaths, token: str, job_id: str) -> attempts.Attempt | None:
