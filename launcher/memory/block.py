@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from launcher.memory import operations as op
-from launcher.memory.lora import targets
+from launcher.memory.lora import joint, targets
 from launcher.memory.stack import Stack, width
 from launcher.memory.tape import Tape, Tensor, Weight, constant
 from launcher.models.types import ModelShape
 from launcher.recipe.types import Peft
 
 _GEMMA = ("gemma", "gemma2", "gemma3_text")
-_FUSED_PROJECTIONS = ("phi3",)
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,14 @@ class Block:
         self.tape, self.kind = tape, kind
         self.width = width(kind.stack.weights)
         adapts = kind.peft is not None and kind.trains
-        self.adapted = targets(kind.peft) if adapts and kind.peft is not None else frozenset()
+        self.adapted = (
+            targets(kind.peft, kind.shape) if adapts and kind.peft is not None else frozenset()
+        )
 
     def forward(self, x: Tensor, rotary: int) -> Tensor:
         """`rotary`: bytes of an element of cos and sin."""
         shape, tape = self.kind.shape, self.tape
-        if shape.family in ("gpt_neox", "phi"):
+        if shape.parallel:
             return self._parallel(x, rotary)
         attended = self.attention(self.norm(x), rotary)
         if shape.layer_norms == 4:
@@ -81,10 +82,10 @@ class Block:
     def attention(self, x: Tensor, rotary: int) -> Tensor:
         shape, tape, stack = self.kind.shape, self.tape, self.kind.stack
         wide, narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-        if shape.family in _FUSED_PROJECTIONS:
-            joint = self.project(x, "qkv_proj", wide + 2 * narrow, shape.hidden)
-            q, k, v = op.split(tape, joint, (wide, narrow, narrow))
-            del joint
+        if joint(shape):
+            both = self.project(x, "qkv_proj", wide + 2 * narrow, shape.hidden)
+            q, k, v = op.split(tape, both, (wide, narrow, narrow))
+            del both
         else:
             q = self.project(x, "q_proj", wide, shape.hidden)
             if shape.qk_norm:
@@ -94,7 +95,7 @@ class Block:
                 k = self.norm(k, shape.head_dim)
             v = self.project(x, "v_proj", narrow, shape.hidden)
         del x
-        if shape.family not in ("gpt2", "gpt_bigcode"):
+        if not shape.learned_positions:
             q, k = op.rotary(tape, q, k, rotary, fused="rope" in stack.fused)
         attend = op.eager_attention if stack.attention == "eager" else op.flash_attention
         compute = width(stack.compute) if tape.autocast is not None else v.width
@@ -121,12 +122,12 @@ class Block:
         share = op.gather(tape, chances, k / shape.experts)
         rows = op.gather(tape, x, k)
         del x, chances
-        joint = op.linear(tape, rows, self.weight(2 * m, h, shape.experts))
-        gate, up = op.split(tape, joint, (m, m))
+        both = op.linear(tape, rows, self.weight(2 * m, h, shape.experts))
+        gate, up = op.split(tape, both, (m, m))
         active = op.pointwise(tape, gate)
         product = op.multiply(tape, active, up)
         # The gate's function has returned; the rest are variables of the experts' own.
-        del gate, up, active, joint
+        del gate, up, active, both
         out = op.linear(tape, product, self.weight(h, m, shape.experts))
         weighted = op.multiply(tape, out, share)
         ordered = op.gather(tape, weighted, 1)
@@ -141,9 +142,9 @@ class Block:
             active = op.pointwise(tape, up)
             del up
             return self.project(active, "down_proj", h, m)
-        if shape.family in _FUSED_PROJECTIONS:
-            joint = self.project(x, "gate_up_proj", 2 * m, h)
-            gate, up = op.split(tape, joint, (m, m))
+        if joint(shape):
+            both = self.project(x, "gate_up_proj", 2 * m, h)
+            gate, up = op.split(tape, both, (m, m))
             active = op.pointwise(tape, gate)
             product = op.multiply(tape, up, active)
             # Its frame holds them until the function returns.

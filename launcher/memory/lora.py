@@ -5,21 +5,34 @@ from __future__ import annotations
 from launcher.models.types import ModelShape
 from launcher.recipe.types import Peft
 
-ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj"})
-MLP = frozenset({"gate_proj", "up_proj", "down_proj", "gate_up_proj"})
+_JOINT = ("phi3",)
+"""Families whose blocks project queries, keys and values at once, and gate and up at once."""
 
 
-def targets(peft: Peft) -> frozenset[str]:
-    """Names of the adapted linear layers of a block. A pattern or `all-linear` counts as all."""
+def joint(shape: ModelShape) -> bool:
+    """Whether a block has `qkv_proj` and `gate_up_proj` in place of five layers."""
+    return shape.family in _JOINT
+
+
+def linear_layers(shape: ModelShape) -> frozenset[str]:
+    """The linear layers of a block, by the names that most families give them."""
+    if joint(shape):
+        return frozenset({"qkv_proj", "o_proj", "gate_up_proj", "down_proj"})
+    attention = {"q_proj", "k_proj", "v_proj", "o_proj"}
+    if shape.experts and not shape.shared_intermediate:
+        # Experts are one parameter each, not layers.
+        return frozenset(attention)
+    return frozenset(
+        attention | {"up_proj", "down_proj"} | ({"gate_proj"} if shape.gated_mlp else set())
+    )
+
+
+def targets(peft: Peft, shape: ModelShape) -> frozenset[str]:
+    """The adapted layers of a block. A pattern or `all-linear` counts as all of them."""
+    every = linear_layers(shape)
     if isinstance(peft.targets, str):
-        named = frozenset({peft.targets})
-        every = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"}) | {
-            "gate_proj",
-            "up_proj",
-            "down_proj",
-        }
-        return named if named <= ATTENTION | MLP else every
-    return frozenset(name.rsplit(".", 1)[-1] for name in peft.targets)
+        return every & {peft.targets} or every
+    return every & {name.rsplit(".", 1)[-1] for name in peft.targets}
 
 
 def adapter_parameters(peft: Peft, shape: ModelShape) -> int:
@@ -38,7 +51,7 @@ def adapter_parameters(peft: Peft, shape: ModelShape) -> int:
         "down_proj": inner + hidden,
         "gate_up_proj": hidden + 2 * inner,
     }
-    named = [name for name in targets(peft) if name in widths]
+    named = targets(peft, shape)
     adapters = shape.layers * peft.r * sum(widths[name] for name in named)
     if peft.dora:
         outputs = {"q_proj": q, "k_proj": kv, "v_proj": kv, "qkv_proj": q + 2 * kv}

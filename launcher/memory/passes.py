@@ -11,6 +11,9 @@ from launcher.memory.stack import width
 from launcher.memory.tape import Live
 from launcher.memory.walk import Items, bytes_of, profile, reading
 
+SMALL_EMBEDDING = 3072
+"""Tokens up to which the embedding's gradient needs no sums on the way."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -108,14 +111,20 @@ def _largest(candidates: Iterable[tuple[Items, ...]]) -> Items:
 
 def _embedding(kind: Kind, tokens: int, keeps_gradients: bool) -> Items:
     """The last step backwards: the gradient of the embedding, dense. Tied to the head's it is added
-    to that; so it is, too, where gradients of an earlier micro-batch are there."""
+    to that; so it is, too, where gradients of an earlier micro-batch are there.
+
+    CUDA sums it in float32 for ten tokens at a time and then for each word (Embedding.cu), unless
+    there are few tokens.
+    """
     if not kind.full:
         return {}
-    size = width(kind.stack.weights)
-    dense = kind.shape.embedding_parameters * size
-    kept = keeps_gradients and not kind.shape.tied_embeddings
-    stream = float(tokens * kind.shape.hidden * kind.stack.stream)
-    return {"gradients": dense, "activations": stream} if kept else {"activations": stream + dense}
+    shape, size = kind.shape, width(kind.stack.weights)
+    dense = float(shape.embedding_parameters * size)
+    kept = keeps_gradients and not shape.tied_embeddings
+    work = float(tokens * shape.hidden * kind.stack.stream)
+    if tokens > SMALL_EMBEDDING:
+        work += 4 * shape.hidden * (tokens // 10 + min(tokens, shape.vocab))
+    return {"gradients": dense, "activations": work} if kept else {"activations": work + dense}
 
 
 def _positions(kind: Kind, batch: Batch) -> float:
