@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from launcher.cluster.types import Cluster, NodeGroup
+from launcher.cluster.gpu_types import gpu_of, is_known
+from launcher.cluster.types import Cluster, Gpu, NodeGroup
 from launcher.errors import UsageError
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -27,6 +28,7 @@ _BOOL = {"true": True, "false": False}
 # What may stand in an sbatch option, in `--gres` and in a variable's name.
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SPEEDS = ("tflops_half", "tflops_single", "bandwidth_gbs", "pcie_gbs", "attainable_mfu")
 _UNKNOWN_MEMORY = """\
 # A GPU whose memory is null is refused by plans: fill in what the driver reports, in GiB, or let
 # `launcher cluster discover --probe` ask.
@@ -153,6 +155,9 @@ class _Reader:
                 self.note(node, _join(key, name), f"missing; give {_wanted(hints[name])}")
         if self.problems:
             raise _Bad
+        if kind is Gpu:
+            # What the profile leaves out, the type's name tells.
+            return replace(gpu_of(values.get("type") or key.rpartition(".")[2]), **values)
         return kind(**values)
 
     def scalar(self, node: yaml.ScalarNode, hint: Any, key: str) -> Any:
@@ -198,6 +203,10 @@ def _contradictions(cluster: Cluster) -> Iterator[tuple[str, str]]:
         yield "ledger", "an absolute path is needed: jobs and commands start in different folders"
     if not cluster.partitions:
         yield "partitions", "at least one is needed"
+    for rate in ("network_gbits", "storage_gbs"):
+        speed = getattr(cluster, rate)
+        if speed is not None and speed <= 0:
+            yield rate, "must be positive"
     for type_name, gpu in cluster.gpus.items():
         key = f"gpus.{type_name}"
         if not _WORD.fullmatch(type_name):
@@ -206,6 +215,16 @@ def _contradictions(cluster: Cluster) -> Iterator[tuple[str, str]]:
             yield f"{key}.memory_gib", "must be positive, in GiB"
         if gpu.price <= 0:
             yield f"{key}.price", "must be positive"
+        if gpu.type is not None and not is_known(gpu.type):
+            yield f"{key}.type", f"{gpu.type!r} is no type that is known; leave it out"
+        for field in _SPEEDS:
+            speed = getattr(gpu, field)
+            if speed is not None and speed <= 0:
+                yield f"{key}.{field}", "must be positive"
+        if gpu.nvlink_gbs is not None and gpu.nvlink_gbs < 0:
+            yield f"{key}.nvlink_gbs", "must be positive, or 0 for none"
+        if gpu.attainable_mfu is not None and gpu.attainable_mfu > 1:
+            yield f"{key}.attainable_mfu", "is a share of the peak: at most 1"
     for variable in cluster.env:
         if not _VARIABLE.fullmatch(variable):
             yield f"env.{variable}", "is not the name of a variable"
@@ -242,10 +261,14 @@ def _group(cluster: Cluster, group: NodeGroup, key: str) -> Iterator[tuple[str, 
 def dump_profile(cluster: Cluster) -> str:
     """`cluster` as the YAML text of a profile, which `parse_profile` reads back as it is.
 
-    Values that equal their default are left out.
+    Values that equal their default are left out, and what the name of a GPU type tells (but for
+    memory and price, which its owner should see).
     """
     unknown = any(gpu.memory_gib is None for gpu in cluster.gpus.values())
-    body = yaml.safe_dump(_plain(cluster), sort_keys=False, allow_unicode=True, width=100)
+    plain = _plain(cluster)
+    if cluster.gpus:
+        plain["gpus"] = {name: _plain_gpu(name, gpu) for name, gpu in cluster.gpus.items()}
+    body = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
     return (_UNKNOWN_MEMORY if unknown else "") + body
 
 
@@ -261,6 +284,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(entry) for entry in value]
     return value
+
+
+def _plain_gpu(name: str, gpu: Gpu) -> dict[str, Any]:
+    told = gpu_of(gpu.type or name)
+    shown = ("memory_gib", "price")
+    return {
+        field.name: getattr(gpu, field.name)
+        for field in fields(gpu)
+        if field.name in shown or getattr(gpu, field.name) != getattr(told, field.name)
+    }
 
 
 def _is_default(value: Any, field: Field[Any]) -> bool:

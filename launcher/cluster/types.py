@@ -11,12 +11,27 @@ from typing import Literal
 class Gpu:
     """A GPU type, by the name that Slurm's gres gives it."""
 
-    memory_gib: float | None
+    memory_gib: float | None = None
     """Usable device memory (GiB = 2**30 bytes) as the driver reports it; None: not known yet, and a
     plan refuses the type until the profile says."""
     bf16: bool = True
     price: float = 1.0
     """Cost of one GPU-hour, in any unit: only ratios count."""
+    type: str | None = None
+    """The model, where Slurm's own name does not tell it (`gpu: {type: a100_40gb}`)."""
+    tflops_half: float | None = None
+    """Peak of dense products in bfloat16 or float16 (10**12 operations a second). This and the
+    following are None where `launcher.cluster.gpu_types` is to say."""
+    tflops_single: float | None = None
+    """The same in float32."""
+    bandwidth_gbs: float | None = None
+    """Device memory (10**9 bytes a second)."""
+    nvlink_gbs: float | None = None
+    """To the other GPUs of the node, of one GPU in one direction; 0: only over PCIe."""
+    pcie_gbs: float | None = None
+    """To the host's memory."""
+    attainable_mfu: float | None = None
+    """Share of the peak that a training of wide models on long rows reaches."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,11 @@ class Cluster:
     scratch: str | None = None
     """A folder on each node's own disk, for temporary files; may name variables of the job."""
     interconnect: Literal["ethernet", "infiniband", "none"] = "ethernet"
+    network_gbits: float | None = None
+    """Gbit/s between nodes, of one node with all its adapters; None: what `interconnect` usually
+    is (`launcher.plan.speed`)."""
+    storage_gbs: float = 1.0
+    """GB/s (10**9 bytes) that one node writes to the runs' file system."""
     ledger: str | None = None
     """A folder where everybody's runs leave what they measured, for everybody's plans."""
 

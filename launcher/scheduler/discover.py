@@ -14,7 +14,7 @@ from typing import Protocol
 from launcher.cluster.types import Cluster, Gpu, NodeGroup, Partition
 from launcher.errors import LauncherError, SchedulerUnavailable
 from launcher.scheduler import nvidia_smi
-from launcher.scheduler.gpu_types import gpu_of
+from launcher.cluster.gpu_types import gpu_of
 
 STAND_IN = "gpu_stand_in"
 """The node feature by which a development cluster says that its GPUs compute nothing."""

@@ -13,7 +13,7 @@ from launcher.cluster.types import Cluster, Gpu, NodeGroup, Partition
 from launcher.errors import LauncherError
 from launcher.scheduler import nvidia_smi
 from launcher.scheduler.discover import Run
-from launcher.scheduler.gpu_types import gpu_of
+from launcher.cluster.gpu_types import gpu_of
 
 _CGROUP = Path("/sys/fs/cgroup")
 # Version 2 and version 1: the memory limit, then quota and period of the processors.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.cluster.gpu_types import with_speeds
 from launcher.cluster.profile import dump_profile, list_profiles, load_profile
 from launcher.cluster.reading import parse_profile
 from launcher.cluster.types import Cluster, Gpu, NodeGroup, Partition
@@ -115,3 +116,55 @@ def test_what_is_written_is_read_back_and_says_that_memory_is_to_be_filled_in() 
     for name in list_profiles():
         profile = load_profile(name)
         assert parse_profile(dump_profile(profile), name) == profile
+
+
+def test_the_name_of_a_type_is_all_that_a_profile_needs() -> None:
+    told = SMALL.replace("a100: {memory_gib: null}", "a100_40gb: {}").replace(
+        "gpu: a100,", "gpu: a100_40gb,"
+    )
+    gpu = parse_profile(told, "lab.yaml").gpus["a100_40gb"]
+    assert (gpu.memory_gib, gpu.price, gpu.bf16) == (39.4, 1.0, True)
+    fast = with_speeds("a100_40gb", gpu)
+    assert (fast.tflops_half, fast.bandwidth_gbs, fast.nvlink_gbs) == (312, 1555, 300)
+    assert with_speeds("a100-pcie-80gb", Gpu()).nvlink_gbs == 0
+
+
+def test_a_type_under_another_name_says_what_it_is() -> None:
+    text = SMALL.replace("{memory_gib: null}", "{type: h100_pcie_80gb, attainable_mfu: 0.3}")
+    gpu = parse_profile(text, "lab.yaml").gpus["a100"]
+    assert gpu.memory_gib == 79.1
+    fast = with_speeds("a100", gpu)
+    assert (fast.tflops_half, fast.nvlink_gbs, fast.attainable_mfu) == (756, 0, 0.3)
+    assert parse_profile(dump_profile(parse_profile(text, "x")), "x") == parse_profile(text, "x")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "problem"),
+    [
+        ("{type: a900}", "gpus.a100.type: 'a900' is no type that is known"),
+        ("{tflops_half: 0}", "gpus.a100.tflops_half: must be positive"),
+        ("{nvlink_gbs: -1}", "gpus.a100.nvlink_gbs: must be positive, or 0 for none"),
+        ("{attainable_mfu: 40}", "gpus.a100.attainable_mfu: is a share of the peak: at most 1"),
+    ],
+)
+def test_a_speed_that_cannot_be_is_refused(gpu: str, problem: str) -> None:
+    assert problem in problems(SMALL.replace("{memory_gib: null}", gpu))[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "half"),
+    [
+        ("rtx_4090", 165),
+        ("rtx4090", 165),
+        ("nvidia_rtx_a6000", 155),
+        ("rtx_6000_ada_generation", 364),
+        ("l40s", 362),
+        ("a10g", 70),
+        ("h100_80gb_hbm3", 989),
+        ("1g.10gb", None),
+        ("a100_1g.5gb", None),
+        ("gpu", None),
+    ],
+)
+def test_the_speed_of_a_type_is_known_by_its_name(name: str, half: float | None) -> None:
+    assert with_speeds(name, Gpu()).tflops_half == half

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from launcher.cluster.gpu_types import gpu_of
 from launcher.cluster.types import Cluster, Gpu, NodeGroup, Partition
 from launcher.errors import LauncherError, SchedulerUnavailable
 from launcher.scheduler import nvidia_smi
@@ -20,7 +21,6 @@ from launcher.scheduler.discover import (
     parse_time,
     probe,
 )
-from launcher.scheduler.gpu_types import gpu_of
 
 # As Slurm 22.05 prints them.
 PARTITIONS_22 = """\
