@@ -59,7 +59,7 @@ class Learned:
         exp(W ÷ (W + PRIOR_RUNS) × the weighted median of ln(measured ÷ predicted)), where a run
         weighs 1 − |log2 of the two estimates' ratio| ÷ REACH, and W is the sum of the weights.
         """
-        return _correction(self._by_ratio, predicted)
+        return _correction(self._by_ratio, math.log2(max(1, predicted)))
 
     @cached_property
     def errors(self) -> tuple[float, ...]:
@@ -68,10 +68,9 @@ class Learned:
         Corrected by itself too, a run would find its estimate better than the next one will.
         """
         found = []
-        for each in self.observations:
-            others = [other for other in self._by_ratio if other is not each]
-            factor = _correction(others, each.predicted).factor
-            found.append(1 - factor / each.ratio)
+        for i, (size, ratio) in enumerate(self._by_ratio):
+            others = self._by_ratio[:i] + self._by_ratio[i + 1 :]
+            found.append(1 - _correction(others, size).factor / ratio)
         return tuple(found)
 
     @cached_property
@@ -79,8 +78,10 @@ class Learned:
         return learned(self.errors)
 
     @cached_property
-    def _by_ratio(self) -> list[Observation]:
-        return sorted(self.observations, key=lambda each: each.ratio)
+    def _by_ratio(self) -> list[tuple[float, float]]:
+        """(log2 of predicted bytes, ratio), by ratio."""
+        pairs = ((math.log2(each.predicted), each.ratio) for each in self.observations)
+        return sorted(pairs, key=lambda pair: pair[1])
 
     def corrected(self, found: MemoryEstimate) -> tuple[MemoryEstimate, Calibration]:
         """The estimate with its correction as an item of each phase, and where that is from."""
@@ -126,17 +127,18 @@ def _with_item(phase: Phase, kind: Kind, factor: float) -> Phase:
     return Phase(phase.name, {**phase.items, ITEM: added}) if added else phase
 
 
-def _correction(by_ratio: Sequence[Observation], predicted: int) -> Correction:
-    weighted = []
-    for each in by_ratio:
-        weight = 1 - abs(math.log2(each.predicted / max(1, predicted))) / REACH
-        if weight > 0:
-            weighted.append((each.ratio, weight))
-    if not weighted:
+def _correction(by_ratio: Sequence[tuple[float, float]], size: float) -> Correction:
+    """`by_ratio` as `Learned` keeps it, `size` the log2 of the estimate's bytes."""
+    near = [
+        (ratio, 1 - abs(other - size) / REACH)
+        for other, ratio in by_ratio
+        if abs(other - size) < REACH
+    ]
+    if not near:
         return Correction()
-    total = sum(weight for _, weight in weighted)
-    middle = math.log(_median(weighted, total / 2))
-    return Correction(math.exp(total / (total + PRIOR_RUNS) * middle), len(weighted))
+    total = sum(weight for _, weight in near)
+    middle = math.log(_median(near, total / 2))
+    return Correction(math.exp(total / (total + PRIOR_RUNS) * middle), len(near))
 
 
 def _median(ascending: Sequence[tuple[float, float]], half: float) -> float:

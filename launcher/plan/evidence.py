@@ -145,8 +145,11 @@ def received(observation: Observation, user: int | None, now: float) -> Observat
     """
     sizes = (observation.predicted, observation.measured)
     texts = (observation.formula, observation.trl, observation.run, observation.gpu or "")
+    kind = observation.kind
     if (
-        observation.kind.method not in METHODS
+        kind.method not in METHODS
+        or (kind.offload and kind.sharding == "none")
+        or (kind.adapter != "full" and kind.method == "evaluate")
         or not all(0 < size < _TOO_LARGE for size in sizes)
         or not 0 < observation.when < now + _DAY_S
         or not 0 < observation.processes < _TOO_MANY
