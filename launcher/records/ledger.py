@@ -103,9 +103,14 @@ def _content(path: Path, user: int) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as handle:
+    try:
         entry = os.fstat(descriptor)
         if not stat.S_ISREG(entry.st_mode) or entry.st_uid != user:
             return None
-        data = handle.read(LARGEST_FILE + 1)
-    return data if len(data) <= LARGEST_FILE else None
+        if entry.st_size > LARGEST_FILE:
+            return None
+        return os.read(descriptor, LARGEST_FILE)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)

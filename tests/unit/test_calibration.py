@@ -155,7 +155,7 @@ def test_what_others_wrote_is_taken_only_in_the_shape_of_an_observation() -> Non
         {"kind": replace(SFT, method="rm -rf")},
         {"kind": replace(SFT, sharding="none", offload=True)},
     ):
-        assert received(replace(good, **changed), 7, now) is None, changed  # type: ignore[arg-type]
+        assert received(replace(good, **changed), 7, now) is None, changed
 
 
 def test_a_plan_holds_its_correction_margin_and_evidence() -> None:
@@ -187,9 +187,9 @@ def test_what_was_measured_decides_what_fits() -> None:
 
 
 def test_the_fingerprint_is_that_of_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
-    from launcher.plan import formula
+    from launcher.memory.estimate import estimate as whole
 
-    before, whole = fingerprint(SFT), formula.estimate
+    before = fingerprint(SFT)
 
     def doubled(*given: object) -> MemoryEstimate:
         found = whole(*given)  # type: ignore[arg-type]
@@ -199,7 +199,7 @@ def test_the_fingerprint_is_that_of_the_formula(monkeypatch: pytest.MonkeyPatch)
     fingerprint.cache_clear()
     assert fingerprint(SFT) == before
     fingerprint.cache_clear()
-    monkeypatch.setattr(formula, "estimate", doubled)
+    monkeypatch.setattr("launcher.plan.formula.estimate", doubled)
     assert fingerprint(SFT) != before
     fingerprint.cache_clear()
 
