@@ -8,36 +8,51 @@ from typing import Any
 import yaml
 
 from launcher.recipe.methods import METHODS
+from launcher.recipe.types import Stage
 from launcher.records import files
 from launcher.worker.context import Context
 
 
-def keywords(context: Context) -> dict[str, Any]:
-    """What the method's config class is called with."""
-    plan, stage = context.stage_plan, context.stage
+def of_stage(
+    stage: Stage, *, micro_batch: int, accumulation: int, checkpointing: bool
+) -> dict[str, Any]:
+    """What the config class is called with wherever the stage runs: the recipe's word, and the
+    plan's on how a step is cut."""
     values: dict[str, Any] = {
         "logging_steps": 1,
         "save_total_limit": 2,
         **stage.train,
-        "output_dir": str(context.paths.checkpoints),
-        "per_device_train_batch_size": plan.micro_batch,
-        "per_device_eval_batch_size": plan.micro_batch,
-        "gradient_accumulation_steps": plan.accumulation,
-        "activation_checkpointing": plan.gradient_checkpointing,
+        "per_device_train_batch_size": micro_batch,
+        "per_device_eval_batch_size": micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        "activation_checkpointing": checkpointing,
         "bf16": stage.dtype == "bfloat16",
         "fp16": stage.dtype == "float16",
         "seed": stage.seed,
-        "use_cpu": context.on_cpu,
         "report_to": "none",
         "disable_tqdm": True,
     }
-    if plan.gradient_checkpointing:
+    if checkpointing:
         values["activation_checkpointing_kwargs"] = {"use_reentrant": False}
+    # `models` has loaded with them; to the trainers, which are given models, they mean nothing.
+    values.pop("model_init_kwargs", None)
+    return values
+
+
+def keywords(context: Context) -> dict[str, Any]:
+    """What the method's config class is called with on this rank."""
+    plan, stage = context.stage_plan, context.stage
+    values = of_stage(
+        stage,
+        micro_batch=plan.micro_batch,
+        accumulation=plan.accumulation,
+        checkpointing=plan.gradient_checkpointing,
+    )
+    values["output_dir"] = str(context.paths.checkpoints)
+    values["use_cpu"] = context.on_cpu
     if METHODS[stage.method].online:
         # A recipe that pins it has had it pinned in the plan.
         values["ds3_gather_for_generation"] = plan.gather_for_generation
-    # `models` has loaded with them; to the trainers, which are given models, they mean nothing.
-    values.pop("model_init_kwargs", None)
     if plan.deepspeed is not None:
         values["deepspeed"] = str(context.paths.deepspeed)
     elif context.world > 1:
@@ -54,8 +69,13 @@ def config(context: Context) -> Any:
         files.replace(context.paths.arguments, yaml.safe_dump(values, sort_keys=True).encode())
     if context.stage_plan.deepspeed is not None:
         _leave_deepspeed(context)
-    module, name = METHODS[context.stage.method].config.split(":")
-    return getattr(importlib.import_module(module), name)(**values)
+    return config_class(context.stage.method)(**values)
+
+
+def config_class(method: str) -> Any:
+    """The class that the method's `train:` block is the keywords of."""
+    module, name = METHODS[method].config.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _leave_deepspeed(context: Context) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import UsageError
+from launcher.recipe.types import Peft, Stage
 from launcher.worker.context import Context
 
 # Tokens that model families keep for padding, in the order they are tried.
@@ -35,7 +36,12 @@ def tokenizer(context: Context) -> Any:
 
 
 def weights_dtype(context: Context) -> Any:
-    """The torch dtype that the weights of a training are loaded in.
+    """The torch dtype that the weights of a training are loaded in."""
+    return trained_dtype(context.stage, deepspeed=context.stage_plan.deepspeed is not None)
+
+
+def trained_dtype(stage: Stage, *, deepspeed: bool) -> Any:
+    """The torch dtype that the weights of a training have.
 
     Weights that train keep a float32 master: DeepSpeed makes it from half-precision weights, and
     without DeepSpeed the weights themselves are it, under autocast. Frozen bases of adapters stay
@@ -43,9 +49,9 @@ def weights_dtype(context: Context) -> Any:
     """
     import torch
 
-    if context.stage_plan.deepspeed is None and context.stage.peft is None:
+    if not deepspeed and stage.peft is None:
         return torch.float32
-    return frozen_dtype(context)
+    return getattr(torch, stage.dtype)
 
 
 def frozen_dtype(context: Context) -> Any:
@@ -148,9 +154,13 @@ def _is_classifier(folder: str) -> bool:
 
 def lora(context: Context, task: str) -> Any | None:
     """The stage's `peft.LoraConfig`, or None for full training."""
+    return lora_config(context.stage.peft, task)
+
+
+def lora_config(peft: Peft | None, task: str) -> Any | None:
+    """The `peft.LoraConfig` of a recipe's adapter, for a PEFT task type."""
     from peft import LoraConfig
 
-    peft = context.stage.peft
     if peft is None:
         return None
     keep = list(peft.modules_to_save)
@@ -163,4 +173,5 @@ def lora(context: Context, task: str) -> Any | None:
         lora_dropout=peft.dropout,
         target_modules=peft.targets if isinstance(peft.targets, str) else list(peft.targets),
         modules_to_save=keep or None,
+        use_dora=peft.dora,
     )

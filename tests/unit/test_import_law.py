@@ -27,11 +27,18 @@ LAW: dict[str, set[str]] = {
     "records": set(),
     "memory": {"launcher.recipe", "launcher.models.types"},
     "plan": {
-        "launcher.recipe", "launcher.cluster.types", "launcher.models.types", "launcher.memory",
+        "launcher.recipe", "launcher.cluster.types", "launcher.cluster.gpu_types",
+        "launcher.cluster.availability", "launcher.models.types", "launcher.memory",
     },
-    "scheduler": {"launcher.plan.types", "launcher.cluster.types"},
+    "scheduler": {
+        "launcher.plan.types", "launcher.cluster.types", "launcher.cluster.gpu_types",
+        "launcher.cluster.availability",
+    },
     "run": {"launcher.plan", "launcher.records", "launcher.scheduler"},
-    "worker": {"launcher.recipe", "launcher.plan", "launcher.records"},
+    "worker": {
+        "launcher.recipe", "launcher.plan", "launcher.records", "launcher.memory",
+        "launcher.models.read",
+    },
     "report": {"launcher.records", "launcher.plan.types"},
     "cli": {
         "launcher.recipe", "launcher.cluster", "launcher.models", "launcher.memory",
