@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +27,7 @@ def prepare(source: str, overrides: Sequence[str], cluster: str | None, runs: Pa
     """
     if source.endswith(".json"):
         return _stored(Path(source), overrides)
-    from launcher.models.find import hub_cache, shape_of
+    from launcher.models.find import shape_of
     from launcher.plan.make import make_plan
     from launcher.recipe.fields import trl_version
     from launcher.recipe.load import load_recipe
@@ -37,7 +36,7 @@ def prepare(source: str, overrides: Sequence[str], cluster: str | None, runs: Pa
     recipe = load_recipe(source, overrides)
     for warning in recipe.warnings:
         output.note(f"warning: {warning}")
-    shapes = partial(shape_of, cache=hub_cache(os.environ, Path.home()))
+    shapes = partial(shape_of, places=settings.places(recipe.shapes))
     machines = settings.cluster(cluster)
     plan = make_plan(
         recipe,

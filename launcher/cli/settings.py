@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from launcher.cluster.types import Cluster
+
+if TYPE_CHECKING:
+    from launcher.models.find import Places
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,6 +46,15 @@ def cluster_option(function: F) -> F:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def places(stated: Mapping[str, Mapping[str, Any]]) -> Places:
+    """Where the shapes of models are looked for; `stated` is what the recipe says of them."""
+    from launcher.models.find import Places, hub_cache
+    from launcher.models.hub import hub_of
+
+    home = Path.home()
+    return Places(hub_cache(os.environ, home), stated, hub_of(os.environ, home))
 
 
 def cluster(name: str | None) -> Cluster:

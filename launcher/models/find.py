@@ -1,29 +1,46 @@
-"""Where a model's shape is read from: its folder, the hub's cache on disk, or the shipped table."""
+"""Where a model's shape is read from: its folder, the hub's cache on disk, the shipped table, the
+recipe, or the hub."""
 
 from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from launcher.errors import UsageError
+from launcher.models.hub import Hub, download
 from launcher.models.read import read_shape
-from launcher.models.table import table
-from launcher.models.types import ModelShape
+from launcher.models.table import known, names
+from launcher.models.types import ModelShape, Source
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
-def shape_of(reference: str, cache: Path | None = None) -> ModelShape:
+@dataclass(frozen=True)
+class Places:
+    """Where shapes are looked for, beside folders and the shipped table."""
+
+    cache: Path | None = None
+    """The root of the hub's cache on disk (`hub_cache`)."""
+    stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Hub name → keys of its `config.json`, as a recipe states them."""
+    hub: Hub | None = None
+
+
+def shape_of(reference: str, places: Places | None = None) -> ModelShape:
     """The shape of the model at an existing folder, or of the hub model called `reference`.
 
-    `cache` is the root of the hub's cache (`hub_cache`); None leaves it out. A folder that holds
-    only an adapter has the shape of its base model. Reads files, no network.
+    Looked for in the hub's cache, in the shipped table (whose rows are the published files), in
+    what the recipe states, and only then on the hub. A folder that holds only an adapter has the
+    shape of its base model.
 
     Raises UsageError where the shape is in none of the places: it is never guessed from the name.
     """
-    return _shape(reference, cache, follow=True)
+    return _Search(places or Places()).shape(reference, follow=True)
 
 
 def hub_cache(environment: Mapping[str, str], home: Path) -> Path:
@@ -36,41 +53,74 @@ def hub_cache(environment: Mapping[str, str], home: Path) -> Path:
     return (Path(base) if base else home / ".cache") / "huggingface" / "hub"
 
 
-def _shape(reference: str, cache: Path | None, follow: bool) -> ModelShape:
-    folder = Path(reference)
-    if folder.is_absolute() or folder.is_dir():
-        return _in_folder(folder, reference, "config.json", cache, follow)
-    snapshot = _snapshot(reference, cache) if cache is not None else None
-    if snapshot is not None:
-        return _in_folder(snapshot, reference, "hub cache", cache, follow)
-    known = {name.lower(): shape for name, shape in table().items()}
-    shape = known.get(reference.lower())
-    if shape is not None:
-        return shape
-    close = difflib.get_close_matches(reference.lower(), known, n=1, cutoff=0.7)
-    meant = f"did you mean {known[close[0]].name}? Else " if close else ""
-    raise UsageError(
+class _Search:
+    def __init__(self, places: Places) -> None:
+        self.places = places
+
+    def shape(self, reference: str, follow: bool) -> ModelShape:
+        folder, cache = Path(reference), self.places.cache
+        if folder.is_absolute() or folder.is_dir():
+            return self.in_folder(folder, reference, "config.json", follow)
+        snapshot = _snapshot(reference, cache) if cache is not None else None
+        if snapshot is not None:
+            return self.in_folder(snapshot, reference, "hub cache", follow)
+        shipped = known(reference)
+        if shipped is not None:
+            return shipped
+        stated = self.places.stated.get(reference)
+        if stated is not None:
+            return read_shape(stated, reference, "recipe")
+        if not _HUB_NAME.fullmatch(reference):
+            raise _unknown(reference, "")
+        return self.on_hub(reference, follow)
+
+    def in_folder(self, folder: Path, reference: str, source: Source, follow: bool) -> ModelShape:
+        config = folder / "config.json"
+        if config.is_file():
+            return read_shape(_load(config), reference, source)
+        adapter = folder / "adapter_config.json"
+        if follow and adapter.is_file():
+            base = _base(_load(adapter))
+            if base is not None:
+                return replace(self.shape(base, follow=False), name=reference)
+        raise UsageError(
+            f"model folder `{reference}` has no config.json",
+            hint="give a folder that `save_pretrained` wrote, or a hub name",
+        )
+
+    def on_hub(self, reference: str, follow: bool) -> ModelShape:
+        hub = self.places.hub
+        if hub is None:
+            raise _unknown(reference, "")
+        try:
+            config = download(hub, reference, "config.json")
+            adapter = download(hub, reference, "adapter_config.json") if config is None else None
+        except UsageError as error:
+            raise _unknown(reference, f"; {error.message}", error.hint) from error
+        if config is not None:
+            return read_shape(config, reference, "hub")
+        base = _base(adapter) if follow and adapter is not None else None
+        if base is None:
+            raise _unknown(reference, f"; on {hub.endpoint} it has no config.json")
+        return replace(self.shape(base, follow=False), name=reference)
+
+
+def _unknown(reference: str, asked: str, hint: str | None = None) -> UsageError:
+    listed = {name.lower(): name for name in names()}
+    close = difflib.get_close_matches(reference.lower(), listed, n=1, cutoff=0.7)
+    meant = f"did you mean {listed[close[0]]}? Else " if close else ""
+    way = "give its folder, or state its sizes under the recipe's `shapes:`"
+    download = f"download it once (`hf download {reference} config.json`), "
+    return UsageError(
         f"the sizes of model `{reference}` are not known: it is no folder here, not in the hub's"
-        " cache, and not in the shipped table",
-        hint=f"{meant}download it once (`hf download {reference} config.json`) or give its folder",
+        f" cache, and not in the shipped table{asked}",
+        hint=hint if hint and not close else f"{meant}{download}{way}",
     )
 
 
-def _in_folder(
-    folder: Path, reference: str, source: str, cache: Path | None, follow: bool
-) -> ModelShape:
-    config = folder / "config.json"
-    if config.is_file():
-        return read_shape(_load(config), name=reference, source=source)
-    adapter = folder / "adapter_config.json"
-    if follow and adapter.is_file():
-        base = _load(adapter).get("base_model_name_or_path")
-        if isinstance(base, str) and base:
-            return replace(_shape(base, cache, follow=False), name=reference)
-    raise UsageError(
-        f"model folder `{reference}` has no config.json",
-        hint="give a folder that `save_pretrained` wrote, or a hub name",
-    )
+def _base(adapter: Mapping[str, Any]) -> str | None:
+    base = adapter.get("base_model_name_or_path")
+    return base if isinstance(base, str) and base else None
 
 
 def _snapshot(reference: str, cache: Path) -> Path | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Source = Literal["config.json", "hub cache", "table", "recipe", "hub"]
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -22,9 +24,21 @@ class ModelShape:
     max_positions: int
     tied_embeddings: bool = False
     qkv_bias: bool = False
+    o_bias: bool = False
+    """Bias of the attention's output projection."""
+    mlp_bias: bool = False
+    head_bias: bool = False
+    """Bias of the language model's head (not of a score that takes its place)."""
     qk_norm: bool = False
+    wide_qk_norm: bool = False
+    """Norms over all heads of q and of k, or one a head, instead of one that heads share."""
     layer_norms: int = 2
-    """Norms of width `hidden` in one block (Gemma 2 and 3 have four)."""
+    """Norms of width `hidden` in one block (Gemma 2 and 3 have four, Cohere's one)."""
+    norm_bias: bool = False
+    parallel: bool = False
+    """Attention and MLP side by side on the block's input, instead of one after the other."""
+    learned_positions: int = 0
+    """Rows of a table of position embeddings."""
     family: str = ""
     """`model_type` of its config.json; empty where only sizes are known."""
     norm: Literal["rms", "layer"] = "rms"
@@ -40,30 +54,81 @@ class ModelShape:
     dense_intermediate: int = 0
     sliding_window: int | None = None
     """Tokens that attention looks back, where every block has the same window."""
-    source: str = "table"
-    """Where it was read: `config.json`, `hub cache`, `table` or `recipe`."""
+    source: Source = "table"
+    """Where it was read."""
 
     @property
     def embedding_parameters(self) -> int:
         return self.vocab * self.hidden
 
     @property
-    def layer_parameters(self) -> int:
-        """Parameters of one transformer block (gated MLP, RMS norms)."""
+    def attention_parameters(self) -> int:
+        """Of one block: projections with their biases, norms of queries and keys."""
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        attention = self.hidden * (2 * q + 2 * kv)
-        bias = q + 2 * kv if self.qkv_bias else 0
-        qk_norm = 2 * self.head_dim if self.qk_norm else 0
-        mlp = 3 * self.hidden * self.intermediate
-        return attention + bias + qk_norm + mlp + self.layer_norms * self.hidden
+        biases = (q + 2 * kv) * self.qkv_bias + self.hidden * self.o_bias
+        norms = (q + kv if self.wide_qk_norm else 2 * self.head_dim) * self.qk_norm
+        return self.hidden * (2 * q + 2 * kv) + biases + norms
+
+    @property
+    def norm_parameters(self) -> int:
+        """Of one block, beside those of queries and keys."""
+        return self.layer_norms * self._norm
+
+    @property
+    def layer_parameters(self) -> int:
+        """One block; of a mixture of experts, a block with all its experts."""
+        return self.attention_parameters + self.norm_parameters + self._routed(self.experts)
+
+    @property
+    def dense_layer_parameters(self) -> int:
+        """One of the first `dense_layers` blocks."""
+        dense = self._mlp(self.dense_intermediate)
+        return self.attention_parameters + self.norm_parameters + dense
 
     @property
     def trunk_parameters(self) -> int:
-        """Embedding, blocks and final norm: the model without a head."""
-        return self.embedding_parameters + self.layers * self.layer_parameters + self.hidden
+        """Embeddings, blocks and final norm: the model without a head."""
+        return self._trunk(self.layer_parameters)
 
     @property
     def parameters(self) -> int:
         """The causal language model with its head (which tied embeddings give for nothing)."""
-        head = 0 if self.tied_embeddings else self.embedding_parameters
-        return self.trunk_parameters + head
+        return self.trunk_parameters + self._head
+
+    @property
+    def active_parameters(self) -> int:
+        """Those that one token passes: of the routed experts, only its own."""
+        passed = self._routed(self.experts_per_token)
+        return self._trunk(self.attention_parameters + self.norm_parameters + passed) + self._head
+
+    @property
+    def _norm(self) -> int:
+        return self.hidden * (2 if self.norm_bias else 1)
+
+    @property
+    def _head(self) -> int:
+        weight = 0 if self.tied_embeddings else self.embedding_parameters
+        return weight + self.vocab * self.head_bias
+
+    def _trunk(self, layer: int) -> int:
+        positions = self.learned_positions * self.hidden
+        dense = self.dense_layers * self.dense_layer_parameters if self.dense_layers else 0
+        blocks = (self.layers - self.dense_layers) * layer + dense
+        return self.embedding_parameters + positions + blocks + self._norm
+
+    def _mlp(self, width: int) -> int:
+        """A dense MLP, or one expert."""
+        matrices, up = (3, 2) if self.gated_mlp else (2, 1)
+        bias = (up * width + self.hidden) * self.mlp_bias
+        return matrices * self.hidden * width + bias
+
+    def _routed(self, experts: int) -> int:
+        """The block's MLP, of which a token or a device sees `experts`."""
+        if not self.experts:
+            return self._mlp(self.intermediate)
+        router = self.experts * self.hidden
+        # The shared expert has a gate of one output.
+        shared = (
+            self._mlp(self.shared_intermediate) + self.hidden if self.shared_intermediate else 0
+        )
+        return router + experts * self._mlp(self.intermediate) + shared

@@ -7,7 +7,7 @@ from typing import Any
 
 from launcher.recipe import overrides as on_top
 from launcher.recipe.check import check
-from launcher.recipe.document import Node
+from launcher.recipe.document import Node, plain
 from launcher.recipe.graph import in_order
 from launcher.recipe.problems import Problem, RecipeErrors, has_secret, join
 from launcher.recipe.reading import Reading, where
@@ -44,8 +44,15 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
         name=str(name),
         stages=tuple(stages[stage] for stage in order),
         resolved=_resolved(checked, reading.paths),
+        shapes={key: plain(entry) for key, entry in _entries(checked, "shapes")},
         warnings=tuple(dict.fromkeys(reading.warnings)),
     )
+
+
+def _entries(node: Node, key: str) -> list[tuple[str, Node]]:
+    """The entries of the mapping `key` that are not taken back."""
+    given = node.get(key)
+    return [pair for pair in given.items.items() if pair[1].value is not None] if given else []
 
 
 def _in_file_order(problems: list[Problem]) -> list[Problem]:

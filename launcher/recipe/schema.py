@@ -73,6 +73,11 @@ _PEFT = _object(
             "default": "all-linear",
         },
         "modules_to_save": {"type": "array", "items": _text("Module trained whole")},
+        "quantization": {
+            "enum": ["nf4", "nf4-double", "int8"],
+            "description": "How the frozen base is stored (QLoRA)",
+        },
+        "dora": {"type": "boolean", "description": "Weight-decomposed adapters", "default": False},
     }
 )
 
@@ -148,6 +153,12 @@ RECIPE = _object(
         "launcher": {"enum": [SCHEMA_VERSION], "description": "The schema's version"},
         "name": _text("The run's name", pattern=RUN_NAME, maxLength=64),
         "model": _text("The model of every stage whose main role names none: a folder or hub name"),
+        "shapes": {
+            "type": "object",
+            "additionalProperties": {"type": "object"},
+            "description": "Hub name → keys of its config.json, for the plan, where neither the"
+            " hub's cache nor the shipped table knows the model",
+        },
         "methods": {
             **_object(dict.fromkeys(METHODS, METHOD_WIDE)),
             "description": "What every stage of a method takes, unless the stage says otherwise",

@@ -120,6 +120,8 @@ class Recipe:
     resolved: Mapping[str, Any]
     """The merged document (extends and overrides applied, paths absolute), as plain data for JSON
     or YAML. Loaded again it gives the same recipe."""
+    shapes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Hub name → keys of the model's `config.json`, where neither cache nor table has it."""
     warnings: tuple[str, ...] = ()
     """Notes for the user: old names that were taken as new ones, a batch that was derived."""
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from launcher.errors import UsageError
-from launcher.models.find import hub_cache, shape_of
+from launcher.models.config import config_of
+from launcher.models.find import Places, hub_cache, shape_of
 from launcher.models.read import read_shape
 from launcher.models.table import rows, table
 
@@ -21,6 +22,13 @@ QWEN = {
     "vocab_size": 151936,
     "max_position_embeddings": 32768,
     "tie_word_embeddings": True,
+}
+
+MIXTURE = QWEN | {
+    "model_type": "qwen3_moe",
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 512,
 }
 
 
@@ -54,6 +62,33 @@ def test_embeddings_are_tied_by_default_in_the_families_that_do_so() -> None:
     assert read_shape(silent | {"model_type": "gemma2"}).tied_embeddings
 
 
+def test_the_experts_of_a_mixture_are_counted_and_those_of_a_token_apart() -> None:
+    shape = read_shape(MIXTURE)
+    assert (shape.experts, shape.experts_per_token, shape.intermediate) == (8, 2, 512)
+    one = 3 * shape.hidden * 512
+    assert shape.parameters - shape.active_parameters == shape.layers * 6 * one
+    dense = read_shape(QWEN)
+    assert dense.active_parameters == dense.parameters
+
+
+def test_a_mixture_whose_first_blocks_are_dense_counts_them_apart() -> None:
+    shape = read_shape(MIXTURE | {"mlp_only_layers": [0, 1]})
+    assert (shape.dense_layers, shape.dense_intermediate) == (2, 4864)
+    lighter = 8 * 3 * 896 * 512 + 8 * 896 - 3 * 896 * 4864
+    assert read_shape(MIXTURE).parameters - shape.parameters == 2 * lighter
+
+
+def test_a_window_counts_only_where_every_block_has_it() -> None:
+    assert table()["mistralai/Mistral-7B-v0.1"].sliding_window == 4096
+    assert table()["mistralai/Mistral-7B-v0.3"].sliding_window is None
+    assert table()["google/gemma-2-9b"].sliding_window is None
+
+
+def test_a_shape_and_the_config_that_it_gives_are_one() -> None:
+    for name, shape in table().items():
+        assert read_shape(config_of(shape), name, "table") == shape
+
+
 @pytest.mark.parametrize("left_out", ["hidden_size", "num_hidden_layers", "vocab_size"])
 def test_a_missing_size_is_named_and_not_guessed(left_out: str) -> None:
     config = {key: value for key, value in QWEN.items() if key != left_out}
@@ -69,9 +104,15 @@ def test_a_missing_size_is_named_and_not_guessed(left_out: str) -> None:
         QWEN | {"is_encoder_decoder": True},
         QWEN | {"hidden_size": True},
         QWEN | {"hidden_size": "896"},
+        QWEN | {"model_type": "deepseek_v3"},
+        QWEN | {"model_type": "a family of tomorrow"},
+        {key: value for key, value in QWEN.items() if key != "model_type"},
+        MIXTURE | {"decoder_sparse_step": 2},
+        MIXTURE | {"mlp_only_layers": [1]},
+        QWEN | {"model_type": "phi", "qk_layernorm": True},
     ],
 )
-def test_what_is_not_one_dense_decoder_is_refused(config: dict[str, Any]) -> None:
+def test_what_is_not_a_decoder_of_a_known_kind_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         read_shape(config)
 
@@ -106,12 +147,17 @@ def test_the_hub_cache_is_read_at_the_revision_of_main(tmp_path: Path) -> None:
         (snapshot / "config.json").write_text(json.dumps(QWEN | {"num_hidden_layers": layers}))
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("bbb\n")
-    shape = shape_of("Qwen/Qwen2.5-7B", cache=tmp_path)
+    shape = shape_of("Qwen/Qwen2.5-7B", Places(tmp_path))
     assert (shape.layers, shape.source) == (3, "hub cache")
 
 
 def test_without_the_model_in_the_cache_the_table_is_asked(tmp_path: Path) -> None:
-    assert shape_of("qwen/qwen2.5-7b", cache=tmp_path).source == "table"
+    assert shape_of("qwen/qwen2.5-7b", Places(tmp_path)).source == "table"
+
+
+def test_a_model_that_no_file_knows_has_the_shape_that_the_recipe_states() -> None:
+    shape = shape_of("somebody/secret-7b", Places(stated={"somebody/secret-7b": QWEN}))
+    assert (shape.name, shape.layers, shape.source) == ("somebody/secret-7b", 24, "recipe")
 
 
 def test_an_unknown_model_is_refused_with_the_way_out() -> None:
