@@ -31,7 +31,10 @@ class Kind:
 
 
 class Block:
-    """The operations of one block, with fresh weights."""
+    """The operations of one block, with fresh weights.
+
+    A module's caller holds the input until the module returns, so inputs are not let go early.
+    """
 
     def __init__(self, tape: Tape, kind: Kind) -> None:
         self.tape, self.kind = tape, kind
@@ -94,7 +97,6 @@ class Block:
             if shape.qk_norm:
                 k = self.norm(k, shape.head_dim)
             v = self.project(x, "v_proj", narrow, shape.hidden)
-        del x
         if not shape.learned_positions:
             q, k = op.rotary(tape, q, k, rotary, fused="rope" in stack.fused)
         attend = op.eager_attention if stack.attention == "eager" else op.flash_attention
@@ -121,7 +123,7 @@ class Block:
         del scores
         share = op.gather(tape, chances, k / shape.experts)
         rows = op.gather(tape, x, k)
-        del x, chances
+        del chances
         both = op.linear(tape, rows, self.weight(2 * m, h, shape.experts))
         gate, up = op.split(tape, both, (m, m))
         active = op.pointwise(tape, gate)
@@ -138,7 +140,6 @@ class Block:
         h = shape.hidden
         if not shape.gated_mlp:
             up = self.project(x, "up_proj", m, h)
-            del x
             active = op.pointwise(tape, up)
             del up
             return self.project(active, "down_proj", h, m)
@@ -152,13 +153,12 @@ class Block:
         gate = self.project(x, "gate_proj", m, h)
         if "swiglu" in self.kind.stack.fused:
             up = self.project(x, "up_proj", m, h)
-            del x
             return self.project(op.fused_swiglu(tape, gate, up), "down_proj", h, m)
         active = op.pointwise(tape, gate)
         del gate
         up = self.project(x, "up_proj", m, h)
         product = op.multiply(tape, active, up)
-        del active, up, x
+        del active, up
         return self.project(product, "down_proj", h, m)
 
     def project(self, x: Tensor, name: str, rows: int, columns: int) -> Tensor:

@@ -83,13 +83,16 @@ def _fused(tape: Tape, hidden: Tensor, weight: Weight, tile: int, *, triton: boo
     whole, trains = weight.elements, weight.node is not None
     area = constant(tile * TILE_VOCABULARY)
 
-    def work(unfolded: int) -> list[Tensor]:
-        """The tile, and the parts of both factors in the width of the product."""
+    def work(unfolded: int, held: int) -> list[Tensor]:
+        """The tile, and the parts of both factors in the width of the product, of which the last
+        one is `held` while the next is made."""
         found = [tape.new(area, compute)]
         if own != compute:
             found.append(tape.new(constant(tile * columns), compute))
         if row_width != compute:
-            found.append(tape.new(constant(min(TILE_VOCABULARY, rows) * columns), compute))
+            part = constant(min(TILE_VOCABULARY, rows) * columns)
+            parts = held if rows > TILE_VOCABULARY else 1
+            found.extend(tape.new(part, compute) for _ in range(parts))
         if not triton:
             part = constant(tile * min(TILE_VOCABULARY, rows))
             found.extend(tape.new(part, op.FULL) for _ in range(unfolded))
@@ -98,7 +101,7 @@ def _fused(tape: Tape, hidden: Tensor, weight: Weight, tile: int, *, triton: boo
     def rule(gradient: Tensor) -> list[Tensor | None]:
         total = tape.new(elements, op.FULL)
         head = tape.new(whole, op.FULL) if trains else None
-        tiles = work(6)
+        tiles = work(6, held=2)
         del tiles[1:]
         narrow = total if own == op.FULL else tape.new(elements, own)
         found: list[Tensor | None] = [narrow, None]
@@ -111,7 +114,7 @@ def _fused(tape: Tape, hidden: Tensor, weight: Weight, tile: int, *, triton: boo
     if triton:
         chosen = tape.make((hidden,), tape.like(hidden), (), lambda g: [tape.like(g)])
     numbers = tape.new(times(elements, 7 / columns), op.FULL)
-    tiles = work(5)
+    tiles = work(5, held=1)
     del tiles[1:]
     result = tape.new(times(elements, 1 / columns), op.FULL)
     statistics = tape.new(times(elements, 2 / columns), op.FULL)

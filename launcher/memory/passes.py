@@ -36,7 +36,8 @@ def training(
     """(the end of the forward pass, the peak of the backward pass) in bytes, over what is there
     before a step. `keeps_gradients`: gradients are not there yet, and appear as they are made."""
     layers, tokens, length = kind.shape.layers, batch.tokens, batch.length
-    block = profile(kind, checkpointing=checkpointing, keeps_gradients=keeps_gradients)
+    options = {"checkpointing": checkpointing, "keeps_gradients": keeps_gradients}
+    block, first = profile(kind, **options), profile(kind, **options, first=True)
     scored = batch.sequences * batch.scored
     end = head(kind, output, scored, tokens, keeps_gradients=keeps_gradients)
 
@@ -44,29 +45,28 @@ def training(
         return {name: each * times for name, each in bytes_of(live, tokens, length).items()}
 
     fixed = {"activations": _positions(kind, batch)}
-    cached = size(block.cached, layers)
+    bottom, left = size(first.kept), size(end.gradients)
+    whole = merge((fixed, bottom, size(block.kept, layers - 1)))
+    # The last block's own kept memory is among its moments; of a model of one it is the first's.
+    below = merge((fixed, bottom, size(block.kept, layers - 2))) if layers > 1 else fixed
+    inner, lowest = (each.backward.highest(tokens, length) for each in (block, first))
     loss = _largest(
         (
-            (fixed, cached, size(block.kept, layers), end.forward.highest(tokens, length)),
+            (whole, size(block.cached, layers), end.forward.highest(tokens, length)),
             (
-                fixed,
+                below,
+                _embedded(kind, tokens, checkpointing),
                 size(block.cached, layers - 1),
-                size(block.kept, layers - 1),
                 block.forward.highest(tokens, length),
             ),
         )
     )
-    inner = block.backward.highest(tokens, length)
     backward = _largest(
         (
-            (fixed, size(block.kept, layers), end.backward.highest(tokens, length)),
-            (fixed, size(end.gradients), size(block.kept, layers - 1), inner),
-            (fixed, size(end.gradients), size(block.gradients, layers - 1), inner),
-            (
-                size(end.gradients),
-                size(block.gradients, layers),
-                _embedding(kind, tokens, keeps_gradients),
-            ),
+            (whole, end.backward.highest(tokens, length)),
+            (below, left, inner),
+            (fixed, left, size(block.gradients, layers - 1), lowest),
+            (left, size(block.gradients, layers), _embedding(kind, tokens, keeps_gradients)),
         )
     )
     return loss, backward
@@ -125,6 +125,14 @@ def _embedding(kind: Kind, tokens: int, keeps_gradients: bool) -> Items:
     if tokens > SMALL_EMBEDDING:
         work += 4 * shape.hidden * (tokens // 10 + min(tokens, shape.vocab))
     return {"gradients": dense, "activations": work} if kept else {"activations": work + dense}
+
+
+def _embedded(kind: Kind, tokens: int, checkpointing: bool) -> Items:
+    """The embedding's output is a variable of the model's forward, whether or not the first block
+    keeps it (it keeps a float32 copy instead, of what is narrower)."""
+    if checkpointing or kind.stack.stream == width("float32"):
+        return {}
+    return {"activations": float(tokens * kind.shape.hidden * kind.stack.stream)}
 
 
 def _positions(kind: Kind, batch: Batch) -> float:

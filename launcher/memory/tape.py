@@ -38,6 +38,10 @@ def plus(one: Form, other: Form) -> Form:
     return (one[0] + other[0], one[1] + other[1], one[2] + other[2])
 
 
+def minus(one: Form, other: Form) -> Form:
+    return plus(one, times(other, -1.0))
+
+
 def at(form: Form, tokens: int, length: int) -> float:
     """The size for `tokens` tokens in sequences of `length`."""
     return form[0] + form[1] * tokens + form[2] * tokens * length
@@ -126,6 +130,8 @@ class Tape:
         self.kind = "activations"
         self.live: Live = {}
         self.moments: list[Live] = []
+        self.last_saved = 0
+        """Moments up to the last tensor that was saved."""
         self._nodes: list[Node] = []
         self._casts: dict[int, tuple[Weight, Tensor]] = {}
 
@@ -153,11 +159,22 @@ class Tape:
         if self.records and any(parents):
             node = Node(parents, rule, [each.storage for each in saves])
             self._nodes.append(node)
+            if node.saved:
+                # Inputs are saved before the result is made.
+                self.last_saved = len(self.moments) - (result.storage not in node.saved)
             result.node = node
         return result
 
-    def backward(self, result: Tensor, gradient: Tensor) -> None:
-        """Walk back from `result`; the caller should hold neither of them."""
+    def take(self) -> list[Live]:
+        """The moments so far, which are forgotten."""
+        found, self.moments = self.moments, []
+        return found
+
+    def backward(
+        self, result: Tensor, gradient: Tensor, before_use: Callable[[], None] | None = None
+    ) -> None:
+        """Walk back from `result`; the caller should hold neither of them. `before_use` is called
+        before the first operation that uses something saved."""
         root = result.node
         del result
         waiting = {root: gradient}
@@ -167,6 +184,9 @@ class Tape:
             incoming = waiting.pop(node, None)
             if incoming is None:
                 continue
+            if node.saved and before_use is not None:
+                before_use()
+                before_use = None
             outgoing = node.rule(incoming)
             node.saved.clear()
             del incoming

@@ -12,7 +12,18 @@ from functools import lru_cache, reduce
 
 from launcher.memory.block import Block, Kind
 from launcher.memory.stack import width
-from launcher.memory.tape import ZERO, Form, Live, Node, Tape, Tensor, at, per_token, plus, times
+from launcher.memory.tape import (
+    ZERO,
+    Form,
+    Live,
+    Node,
+    Tape,
+    Tensor,
+    at,
+    minus,
+    per_token,
+    plus,
+)
 
 Items = dict[str, float]
 """Kind of memory → bytes."""
@@ -64,48 +75,65 @@ def tape_of(kind: Kind, *, records: bool, keeps_gradients: bool = True) -> Tape:
     return Tape(records=records, autocast=autocast, keeps_gradients=keeps_gradients)
 
 
-def entering(tape: Tape, kind: Kind) -> Tensor:
-    """The residual stream as a block gets it. Its gradient flows on to the block below."""
+def entering(tape: Tape, kind: Kind, *, grows: bool = True) -> Tensor:
+    """The residual stream as a block gets it. `grows`: its gradient flows on to the block below."""
     x = tape.new(per_token(kind.shape.hidden), kind.stack.stream)
-    if tape.records:
+    if tape.records and grows:
         x.node = Node((), lambda g: ())
     return x
 
 
-@lru_cache(maxsize=512)
-def profile(kind: Kind, *, checkpointing: bool, keeps_gradients: bool) -> Profile:
-    """The tape of one block that trains."""
+@lru_cache(maxsize=1024)
+def profile(
+    kind: Kind, *, checkpointing: bool, keeps_gradients: bool, first: bool = False
+) -> Profile:
+    """The tape of one block that trains; `first`: the one on the embedding, which is frozen under
+    adapters and then wants no gradient (but with checkpointing, where PEFT has it ask for one)."""
     tape = tape_of(kind, records=True, keeps_gradients=keeps_gradients)
-    block, rotary = Block(tape, kind), kind.stack.stream
-    x = entering(tape, kind)
-    y = block.forward(x, rotary)
-    forward = tape.moments
-    tape.moments = []
-    elements, size = y.elements, y.width
-    own = y.storage
-    root = Tensor(elements, size, None, y.node)
+    x = entering(tape, kind, grows=kind.full or checkpointing or not first)
+    y = Block(tape, kind).forward(x, kind.stack.stream)
+    root, made = Tensor(y.elements, y.width, None, y.node), tape.take()
+    del y
     if checkpointing:
-        # Only the input outlives the forward pass; the rest is made again before it is used.
-        copies = {k: v for k, v in tape.live.items() if k == "autocast copies"}
-        kept: Live = {"activations": per_token(kind.shape.hidden * size)}
-        gradient = tape.new(elements, size)
-        again = [_plus(each, gradient) for each in forward]
-        tape.moments = []
+        kept: Live = {"activations": per_token(kind.shape.hidden * kind.stack.stream)}
+        copies, forward = _without_saving(kind)
+        # It is made again up to the last tensor that is saved, at the first use of one.
+        made = made[: tape.last_saved]
     else:
-        copies = {}
-        x.storage = None
-        y.storage = own = None
-        kept = {k: v for k, v in tape.live.items() if any(v)}
-        gradient = tape.new(elements, size)
-        again = []
-    del y, own
+        copies, forward = {}, Moments(made)
+        del x
+        kept, made = _known(tape.live), []
     tape.end_autocast()
-    held = x if checkpointing else None
-    del x
-    tape.backward(root, gradient)
-    del gradient, held
-    left = {k: v for k, v in tape.live.items() if k == "gradients" and any(v)}
-    return Profile(kept, copies, Moments(forward), Moments([*again, *tape.moments]), left)
+    base = dict(tape.live)
+    gradient = tape.new(root.elements, root.width)
+
+    def remake() -> None:
+        waiting = {name: minus(form, base.get(name, ZERO)) for name, form in tape.live.items()}
+        made[:] = [_sum(each, waiting) for each in made]
+        if made:
+            tape.moments.clear()
+
+    tape.backward(root, gradient, before_use=remake)
+    del gradient
+    left = {name: form for name, form in tape.live.items() if name == "gradients"}
+    return Profile(kept, copies, forward, Moments([*made, *tape.moments]), _known(left))
+
+
+def _without_saving(kind: Kind) -> tuple[Live, Moments]:
+    """A block's forward pass under checkpointing: (what autocast keeps until its end, moments)."""
+    tape = tape_of(kind, records=False)
+    x = entering(tape, kind)
+    y = Block(tape, kind).forward(x, kind.stack.stream)
+    del x, y
+    return _known(tape.live), Moments(tape.moments)
+
+
+def _known(live: Live) -> Live:
+    return {name: form for name, form in live.items() if any(form)}
+
+
+def _sum(one: Live, other: Live) -> Live:
+    return one | {name: plus(one.get(name, ZERO), form) for name, form in other.items()}
 
 
 @lru_cache(maxsize=512)
@@ -119,8 +147,3 @@ def reading(kind: Kind) -> Moments:
 
 def bytes_of(live: Live, tokens: int, length: int) -> Items:
     return {kind: at(form, tokens, length) for kind, form in live.items()}
-
-
-def _plus(live: Live, tensor: Tensor) -> Live:
-    bytes_ = times(tensor.elements, tensor.width)
-    return live | {"activations": plus(live.get("activations", ZERO), bytes_)}
