@@ -177,6 +177,8 @@ class Block:
         tape, kept = self.tape, result.width
         size = width(self.kind.stack.adapters)
         a, b = Weight(tape, peft.r, columns, size, True), Weight(tape, rows, peft.r, size, True)
+        if "lora" in self.kind.stack.fused:
+            return op.fused_adapter(tape, x, result, a, b)
         x = tape.cast(x, size)
         if peft.dropout:
             x = op.dropout(tape, x)

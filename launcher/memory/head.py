@@ -139,8 +139,7 @@ def _stock(tape: Tape, hidden: Tensor, weight: Weight, stack: Stack) -> Tensor:
         rows = tape.make((wide,), tape.like(wide), (), lambda g: [tape.like(g)])
     size = times(hidden.elements, 1 / weight.columns)
     if "cross_entropy" in stack.fused:
-        kept: list[Tensor | None] = [Tensor(whole, op.FULL, rows.storage)]
-        return tape.make((rows,), tape.new(size, op.FULL), (), lambda g: kept)
+        return tape.make((rows,), tape.new(size, op.FULL), (), op.written_over(rows))
     chances = tape.new(whole, op.FULL)
     tape.make((rows,), chances, (chances,), lambda g: [tape.new(whole, op.FULL)])
     loss = tape.new(size, op.FULL)
@@ -158,10 +157,11 @@ def _liger(tape: Tape, hidden: Tensor, weight: Weight) -> Tensor:
     chunk = tape.new(times(elements, 1.0), own)
     wide = tape.new(times(elements, 1.0), op.FULL)
     del chunk, wide
-    stored: list[Tensor | None] = [inner, head]
+    stored = op.written_over(inner, head)
+    del inner, head
     return tape.make(
         (hidden, weight),
         tape.new(times(hidden.elements, 1 / weight.columns), op.FULL),
         (),
-        lambda g: stored,
+        stored,
     )

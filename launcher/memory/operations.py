@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launcher.memory.tape import Tape, Tensor, Weight, constant, per_token, times
+from launcher.memory.tape import Rule, Tape, Tensor, Weight, constant, per_token, times
 
 HALF, FULL = 2, 4
 """Bytes of bfloat16 or float16, and of float32."""
@@ -218,10 +218,34 @@ def total(tape: Tape, tensor: Tensor, parts: int) -> Tensor:
     return tape.make((tensor,), result, (), lambda g: [tape.new(elements, width)])
 
 
+def fused_adapter(tape: Tape, tensor: Tensor, result: Tensor, a: Weight, b: Weight) -> Tensor:
+    """An adapter added onto its base's result in place, which keeps nothing but the input."""
+    elements, width = tensor.elements, tensor.width
+    parts = [(each.elements, each.width) for each in (a, b)]
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        inner = tape.new(elements, width)
+        return [gradient, inner, *(tape.new(*part) for part in parts)]
+
+    both = Tensor(result.elements, result.width, result.storage)
+    return tape.make((result, tensor, a, b), both, (tensor,), rule)
+
+
 def fused_swiglu(tape: Tape, gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) · up in one kernel, which keeps both and writes their gradients over them."""
-    kept = [Tensor(each.elements, each.width, each.storage) for each in (gate, up)]
-    return tape.make((gate, up), tape.like(gate), (), lambda g: kept)
+    return tape.make((gate, up), tape.like(gate), (), written_over(gate, up))
+
+
+def written_over(*tensors: Tensor | None) -> Rule:
+    """A rule whose gradients are laid into `tensors`, which are kept for that."""
+    kept = [t and Tensor(t.elements, t.width, t.storage) for t in tensors]
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        found = kept.copy()
+        kept.clear()
+        return found
+
+    return rule
 
 
 def _rotate_half(tape: Tape, tensor: Tensor) -> Tensor:
