@@ -24,6 +24,8 @@ class Method:
     """Sequences that one data row brings to the GPU (2: chosen and rejected)."""
     online: bool = False
     """Whether training generates; `global_batch` then counts completions."""
+    runs: bool = True
+    """False where this version can check, estimate and plan it, and not yet run it."""
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -50,6 +52,25 @@ METHODS: dict[str, Method] = {
             sequences_per_row=2,
         ),
         Method(
+            "dpo",
+            config="trl:DPOConfig",
+            main_role="policy",
+            required_roles=("policy",),
+            optional_roles=("reference",),
+            columns=(("chosen", "rejected"), ("prompt", "chosen", "rejected")),
+            sequences_per_row=2,
+            runs=False,
+        ),
+        Method(
+            "kto",
+            config="trl:KTOConfig",
+            main_role="policy",
+            required_roles=("policy",),
+            optional_roles=("reference",),
+            columns=(("prompt", "completion", "label"), ("chosen", "rejected")),
+            runs=False,
+        ),
+        Method(
             "ppo",
             config="launcher.worker.ppo.config:PPOConfig",
             main_role="policy",
@@ -57,6 +78,26 @@ METHODS: dict[str, Method] = {
             optional_roles=("reference", "value_model"),
             columns=(("prompt",),),
             online=True,
+        ),
+        Method(
+            "grpo",
+            config="trl:GRPOConfig",
+            main_role="policy",
+            required_roles=("policy",),
+            optional_roles=("reference", "reward_model"),
+            columns=(("prompt",),),
+            online=True,
+            runs=False,
+        ),
+        Method(
+            "rloo",
+            config="trl:RLOOConfig",
+            main_role="policy",
+            required_roles=("policy",),
+            optional_roles=("reference", "reward_model"),
+            columns=(("prompt",),),
+            online=True,
+            runs=False,
         ),
         Method(
             "evaluate",

@@ -14,6 +14,7 @@ _TRACKER = "metrics go into the run's folder"
 _NODES = "the launcher sets it from the job's allocation"
 _DATA = "use the stage's `data`"
 _PEFT = "use the stage's `peft`"
+_QUANTIZATION = "use `peft.quantization` (`nf4`, `nf4-double`, `int8`)"
 
 BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps")
 """A pasted pair is turned into `global_batch` where the stage states none."""
@@ -88,8 +89,8 @@ OWNED: Mapping[str, str] = {
     "lora_modules_to_save": _PEFT,
     "lora_task_type": "the launcher sets it by method",
     "group_by_length": "use `train_sampling_strategy: group_by_length`",
-    "load_in_4bit": _DTYPE,
-    "load_in_8bit": _DTYPE,
+    "load_in_4bit": _QUANTIZATION,
+    "load_in_8bit": _QUANTIZATION,
 }
 """Key → the way out."""
 
@@ -98,6 +99,7 @@ OWNED_MODEL_ARGUMENTS: Mapping[str, str] = {
     "torch_dtype": _DTYPE,
     "trust_remote_code": "a model's own code is never run",
     "device_map": _NODES,
+    "quantization_config": _QUANTIZATION,
     "token": "tokens never stand in a recipe",
 }
 """The same within `model_init_kwargs`."""

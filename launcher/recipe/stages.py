@@ -5,6 +5,7 @@ from __future__ import annotations
 from launcher.recipe import paths, train
 from launcher.recipe.datasets import data as read_data
 from launcher.recipe.document import Node
+from launcher.recipe.fields import fields
 from launcher.recipe.methods import METHODS, Method
 from launcher.recipe.reading import Reading
 from launcher.recipe.references import baseline, candidates, models, needs
@@ -33,6 +34,8 @@ def stage(reading: Reading, name: str) -> Stage | None:
     data = read_data(reading, node, at, method)
     block = train.read(reading, node, at, method.name)
     _check_evaluation(reading, node, at, block, data)
+    batch = _global_batch(reading, node, at, method, block, pins.gpus or 1)
+    _check_groups(reading, node, at, method, block, batch)
     tokenizer = shared(reading, node, "tokenizer")
     return Stage(
         name=name,
@@ -45,7 +48,7 @@ def stage(reading: Reading, name: str) -> Stage | None:
         seed=value(reading, node, "seed", 42),
         data=data,
         peft=peft(reading, node, at, method),
-        global_batch=_global_batch(reading, node, at, method, block, pins.gpus or 1),
+        global_batch=batch,
         train=block.values,
         scores=_scores(reading, node, at),
         resources=pins,
@@ -81,6 +84,21 @@ def _global_batch(
         text = f"state the {unit} of one optimizer step over all GPUs, such as 128"
         reading.missing(node, key, text)
     return None
+
+
+def _check_groups(
+    reading: Reading, node: Node, at: str, method: Method, block: train.Train, batch: int | None
+) -> None:
+    """Methods that compare the completions of a prompt want whole groups in what is generated."""
+    schema = fields(method.name).schemas.get("num_generations")
+    if schema is None or batch is None or block.values.get("steps_per_generation") is not None:
+        return
+    group = block.values.get("num_generations") or schema["default"]
+    if block.values.get("generation_batch_size") is None and batch % group:
+        below, above = batch // group * group, -(-batch // group) * group
+        near = f"{below} or {above}" if below else str(above)
+        text = f"{batch} completions are no whole groups of {group} (`train.num_generations`)"
+        reading.wrong(node.get("global_batch") or node, f"{at}.global_batch", f"{text}; set {near}")
 
 
 def _check_evaluation(

@@ -13,6 +13,7 @@ import yaml
 
 from launcher.errors import LauncherError, UsageError
 from launcher.plan.document import plan_from_json, plan_to_json
+from launcher.plan.runnable import check_runnable
 from launcher.plan.types import Plan
 from launcher.records import files, journal
 from launcher.records.paths import RunPaths
@@ -29,8 +30,10 @@ def create(
 
     The run's name holds the plan's identity, so the same recipe finds its run again; `new` makes
     another beside it. The folder appears by one rename with all that it holds, so two launchers
-    at once make one run. Raises UsageError for a folder that jobs could not write to.
+    at once make one run. Raises UsageError for a stage that cannot be run, and for a folder that
+    jobs could not write to.
     """
+    check_runnable(plan)
     root = runs.resolve()
     if not root.as_posix().isprintable() or set(str(root)) & _UNFIT:
         raise UsageError(
