@@ -15,8 +15,9 @@ LEAST_STEPS = 2
 made in the first."""
 OF_THE_MODEL = frozenset(
     {
-        "weights", "gradients", "optimizer", "optimizer step", "autocast copies", "adapters",
-        "reference", "reward model", "value model", "buckets", "gathers", "vllm", "context",
+        "weights", "gathered weights", "gradients", "optimizer", "optimizer step", "buckets",
+        "reference", "reward model", "value model", "autocast copies", "vllm", "cublas workspace",
+        "context",
     }
 )  # fmt: skip
 """Items that are the same for short and long rows. All others grow with the tokens."""
