@@ -1,9 +1,13 @@
-"""The designed set of traces that the formula is held against."""
+"""The designed set of traces that the formula is held against.
+
+Not a full product: every factor is varied on two or three architectures, the pairs that matter
+(checkpointing × adapters, length × batch, method × adapters) together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -12,18 +16,62 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936,
         "tie_word_embeddings": True, "max_position_embeddings": 32768,
     },
+    "qwen2-7b": {
+        "model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944,
+        "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064,
+        "tie_word_embeddings": False, "max_position_embeddings": 32768,
+    },
+    "qwen3-4b": {
+        "model_type": "qwen3", "hidden_size": 2560, "intermediate_size": 9728,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+        "vocab_size": 151936, "tie_word_embeddings": True, "max_position_embeddings": 40960,
+    },
+    "llama-1b": {
+        "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
+        "vocab_size": 128256, "tie_word_embeddings": True, "max_position_embeddings": 131072,
+    },
     "llama-8b": {
         "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
         "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
         "tie_word_embeddings": False, "max_position_embeddings": 131072,
+    },
+    "mistral-7b": {
+        "model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32768,
+        "tie_word_embeddings": False, "max_position_embeddings": 32768, "sliding_window": None,
+    },
+    "gemma2-2b": {
+        "model_type": "gemma2", "hidden_size": 2304, "intermediate_size": 9216,
+        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+        "vocab_size": 256000, "tie_word_embeddings": True, "max_position_embeddings": 8192,
+    },
+    "phi3-mini": {
+        "model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192,
+        "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064,
+        "tie_word_embeddings": False, "max_position_embeddings": 4096,
     },
 }  # fmt: skip
 """True widths and vocabularies; each case says how many layers."""
 
 LORA = {"r": 16, "alpha": 32, "targets": "all-linear"}
 QV = {"r": 16, "alpha": 32, "targets": ["q_proj", "v_proj"]}
-BF16 = {"weights": "bfloat16", "autocast": False, "adapters": "float32"}
-STACKS = {"bf16": BF16}
+DORA = {**LORA, "dora": True}
+ADAPTERS: dict[str, Mapping[str, Any] | None] = {
+    "full": None, "lora": LORA, "lora64": {**LORA, "r": 64}, "qv": QV, "dora": DORA,
+}  # fmt: skip
+_BF16 = {"weights": "bfloat16", "autocast": False}
+STACKS: dict[str, Mapping[str, Any] | None] = {
+    "": None,
+    "bf16": _BF16,
+    "bf16-adapters": {**_BF16, "adapters": "bfloat16"},
+    "foreach": {**_BF16, "optimizer": "adamw_torch"},
+    "stock": {**_BF16, "loss": "stock"},
+    "stock-amp": {"weights": "float32", "autocast": True, "loss": "stock"},
+    "eager": {**_BF16, "attention": "eager"},
+    "adafactor": {**_BF16, "optimizer": "adafactor"},
+}
+"""What is built otherwise than the worker would; the first is the worker's own way."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +81,7 @@ class Case:
     stage: Mapping[str, Any]
     configs: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Any]
-    stack: Mapping[str, Any] | None = field(default=None)
+    stack: Mapping[str, Any] | None = None
 
 
 def case(
@@ -45,60 +93,140 @@ def case(
     length: int = 1024,
     checkpointing: bool = False,
     accumulation: int = 1,
-    peft: Mapping[str, Any] | None = None,
-    stack: Mapping[str, Any] | None = None,
+    adapters: str = "full",
+    stack: str = "",
+    roles: tuple[str, ...] = (),
+    prompt: int = 0,
     **train: Any,
 ) -> Case:
-    role = "model"
+    """One case. `roles`: models beside the main one, as large. `prompt`: tokens of a prompt, where
+    the method generates; `length` is then the completion's."""
+    main = _MAIN.get(method, "model")
     marks = [
-        method, model, f"{layers}l", f"b{batch}", f"s{length}",
-        _label(peft), "ckpt" if checkpointing else "",
-        f"acc{accumulation}" if accumulation > 1 else "", _stack_label(stack),
+        method, model, f"{layers}l", f"b{batch}", f"s{length}", adapters,
+        "ckpt" if checkpointing else "", f"acc{accumulation}" if accumulation > 1 else "", stack,
+        *roles, *(f"{key}={value}" for key, value in train.items()),
     ]  # fmt: skip
+    key = "max_completion_length" if prompt else "max_length"
     stage: dict[str, Any] = {
         "name": "-".join(mark for mark in marks if mark),
         "method": method,
-        "models": {role: model},
-        "train": {"max_length": length, **train},
+        "models": {main: model, **{role: f"{model}-{role}" for role in roles}},
+        "train": {key: length, **train},
     }
+    if prompt:
+        stage["data"] = {"path": "prompts", "max_prompt_tokens": prompt}
+    peft = ADAPTERS[adapters]
     if peft is not None:
         stage["peft"] = dict(peft)
     return Case(
         stage=stage,
-        configs={role: {**CONFIGS[model], "num_hidden_layers": layers}},
+        configs={main: {**CONFIGS[model], "num_hidden_layers": layers}},
         settings={
             "micro_batch": batch,
             "accumulation": accumulation,
             "gradient_checkpointing": checkpointing,
         },
-        stack=stack,
+        stack=STACKS[stack],
     )
 
 
-def _label(peft: Mapping[str, Any] | None) -> str:
-    if peft is None:
-        return "full"
-    kind = "dora" if peft.get("dora") else "lora"
-    return kind if isinstance(peft["targets"], str) else f"{kind}-qv"
-
-
-def _stack_label(stack: Mapping[str, Any] | None) -> str:
-    return "" if stack is None else next(name for name, one in STACKS.items() if one == stack)
+_MAIN = {"ppo": "policy", "dpo": "policy", "kto": "policy", "grpo": "policy", "rloo": "policy"}
+"""Method → its main role, where that is not `model`."""
 
 
 def cases() -> tuple[Case, ...]:
     """Every case, in the order of the file."""
-    return tuple(_sft())
+    return (*_sft(), *_architectures(), *_stacks(), *_preferences(), *_online())
 
 
 def _sft() -> Iterator[Case]:
+    """Adapters × checkpointing × shapes of the batch, on a small tied and a large untied model."""
     for model, layers in (("qwen2-0.5b", 4), ("llama-8b", 3)):
-        for peft in (None, LORA, QV):
+        for adapters in ("full", "lora", "qv"):
             for checkpointing in (False, True):
+                same: dict[str, Any] = {"checkpointing": checkpointing, "adapters": adapters}
                 for batch, length in ((2, 1024), (8, 512), (1, 4096)):
-                    yield case(
-                        model, layers, batch=batch, length=length,
-                        checkpointing=checkpointing, peft=peft,
-                    )  # fmt: skip
-                yield case(model, layers, checkpointing=checkpointing, peft=peft, stack=BF16)
-                yield case(model, layers, checkpointing=checkpointing, peft=peft, accumulation=2)
+                    yield case(model, layers, batch=batch, length=length, **same)
+                yield case(model, layers, stack="bf16", **same)
+                yield case(model, layers, accumulation=2, **same)
+    for adapters in ("lora64", "dora"):
+        for checkpointing in (False, True):
+            yield case("qwen2-0.5b", 4, checkpointing=checkpointing, adapters=adapters)
+            yield case("llama-8b", 2, checkpointing=checkpointing, adapters=adapters)
+
+
+def _architectures() -> Iterator[Case]:
+    for model in CONFIGS:
+        for adapters in ("full", "lora"):
+            for checkpointing in (False, True):
+                yield case(
+                    model, 2, batch=2, length=2048, checkpointing=checkpointing, adapters=adapters
+                )
+    for model in ("qwen2-7b", "qwen3-4b", "mistral-7b", "gemma2-2b"):
+        yield case(model, 4, batch=4, length=512, adapters="lora", checkpointing=True)
+        yield case(model, 4, batch=4, length=512, stack="bf16")
+    for layers in (1, 2, 8):
+        yield case("qwen2-0.5b", layers)
+        yield case("qwen2-0.5b", layers, checkpointing=True, batch=8)
+
+
+def _stacks() -> Iterator[Case]:
+    for stack in ("foreach", "stock", "stock-amp", "adafactor"):
+        yield case("qwen2-0.5b", 4, stack=stack)
+        yield case("llama-1b", 3, stack=stack, checkpointing=True)
+        yield case("llama-8b", 2, stack=stack, batch=4, length=512)
+    for stack in ("stock", "bf16-adapters"):
+        for model in ("qwen2-0.5b", "llama-8b"):
+            yield case(model, 2, stack=stack, adapters="lora")
+            yield case(model, 2, stack=stack, adapters="lora", checkpointing=True, batch=4)
+    for model in ("qwen2-0.5b", "llama-1b"):
+        for checkpointing in (False, True):
+            yield case(model, 3, stack="eager", length=512, checkpointing=checkpointing)
+            yield case(
+                model, 3, stack="eager", length=512, checkpointing=checkpointing, adapters="lora"
+            )
+
+
+def _preferences() -> Iterator[Case]:
+    for method in ("reward", "dpo", "kto"):
+        for adapters in ("full", "lora"):
+            for checkpointing in (False, True):
+                same: dict[str, Any] = {"checkpointing": checkpointing, "adapters": adapters}
+                yield case("qwen2-0.5b", 4, method, **same)
+                yield case("llama-1b", 3, method, batch=4, length=512, **same)
+        yield case("llama-8b", 2, method, accumulation=2)
+        yield case("qwen3-4b", 2, method, stack="bf16")
+    for checkpointing in (False, True):
+        yield case(
+            "qwen2-0.5b", 4, "dpo", checkpointing=checkpointing, precompute_ref_log_probs=True
+        )
+        yield case(
+            "llama-1b", 3, "dpo", checkpointing=checkpointing, adapters="lora",
+            precompute_ref_log_probs=True,
+        )  # fmt: skip
+
+
+def _online() -> Iterator[Case]:
+    for adapters in ("full", "lora"):
+        for checkpointing in (False, True):
+            same: dict[str, Any] = {
+                "checkpointing": checkpointing, "adapters": adapters, "prompt": 256, "length": 256,
+                "accumulation": 2,
+            }  # fmt: skip
+            yield case("qwen2-0.5b", 4, "ppo", batch=4, roles=("reward_model",), **same)
+            yield case("llama-1b", 3, "ppo", batch=4, roles=("reward_model",), **same)
+            yield case("qwen2-0.5b", 4, "grpo", batch=4, **same)
+            yield case("llama-1b", 3, "grpo", batch=8, **same)
+            yield case("qwen2-0.5b", 4, "rloo", batch=4, **same)
+        yield case(
+            "qwen2-0.5b", 4, "ppo", batch=2, length=512, prompt=512, adapters=adapters,
+            roles=("reward_model", "value_model"),
+        )  # fmt: skip
+        yield case(
+            "qwen2-0.5b", 4, "grpo", batch=8, length=512, prompt=512, adapters=adapters, beta=0.04
+        )
+    yield case(
+        "qwen2-0.5b", 4, "ppo", batch=2, length=512, prompt=512, kl_coef=0.0, num_mini_batches=2,
+        roles=("reward_model",),
+    )  # fmt: skip

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+from launcher.worker.ppo import algorithm
 from launcher.worker.trace import attention
 from launcher.worker.trace.autocast import CudaAutocast
 from launcher.worker.trace.kernels import Launch
@@ -46,9 +47,16 @@ def as_on_cuda() -> Iterator[None]:
     with (
         replaced(head, **kernels),
         replaced(utils, _use_triton=kernels["_use_triton"]),
+        replaced(algorithm, gae=_advantages),
         CudaAutocast(),
     ):
         yield
+
+
+def _advantages(rewards: Any, values: Any, *_: Any) -> tuple[Any, Any]:
+    """As large as `algorithm.gae`'s, without its loop over tokens, which takes minutes here."""
+    advantages = rewards * values
+    return advantages, advantages + values
 
 
 @contextmanager

@@ -27,16 +27,20 @@ MODELLED = (
     "selecting by a mask: its indices (16 bytes a token) and what sorting them takes",
     "the embedding's gradient: its sort, and its partial sums in float32 over 3072 tokens",
     "the gradient norm's partial results (4 bytes for 65536 elements of the largest tensor)",
+    "PPO's generalised advantages: their two results, not the loop over tokens",
+    "generation: the first and the last forward pass are run, sampling is three rows of logits",
     "left out: the workspace of cuBLAS (8 MiB, on Hopper 32), streams and the CUDA context",
 )
 
 
 def _number(mode: Counted, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """A number that is asked of a fake tensor is one."""
+    """A number that is asked of a fake tensor is one; a condition, which is a check for NaN, no."""
     tensor = args[0]
     if not is_fake(tensor):
         return NotImplemented
-    return 1.0 if tensor.dtype.is_floating_point else tensor.dtype is torch.bool or 1
+    if tensor.dtype is torch.bool:
+        return False
+    return 1.0 if tensor.dtype.is_floating_point else 1
 
 
 def _positions(mask: Tensor) -> list[Tensor]:
@@ -79,6 +83,15 @@ def _index_put(mode: Counted, func: Any, args: tuple[Any, ...], kwargs: Mapping[
     scratch = [*_sizes(positions), *([8 * count] * 3 if accumulates else [])]
     with mode.ledger.holding(func._opname, *scratch):
         return func(tensor, positions, values, *rest, **kwargs)
+
+
+def _nonzero(mode: Counted, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Of a fake mask everything is there."""
+    (mask,) = args
+    if not is_fake(mask):
+        return NotImplemented
+    with _disable_current_modes():
+        return torch.zeros((mask.numel(), mask.ndim), dtype=torch.int64)
 
 
 def _masked_select(
@@ -151,6 +164,7 @@ KERNELS: dict[Any, Kernel] = {
     aten.index.Tensor: _index,
     aten.index_put_.default: _index_put,
     aten._index_put_impl_.default: _index_put,
+    aten.nonzero.default: _nonzero,
     aten.masked_select.default: _masked_select,
     aten.masked_scatter.default: _masked_scatter,
     aten.masked_scatter_backward.default: _masked_scatter_backward,

@@ -41,9 +41,9 @@ class Ledger:
         self.phases.setdefault(phase, 0)
         self._note()
 
-    def forget(self, *phases: str) -> None:
-        """Drop the peaks of `phases` so far: a first step lacks what the first step leaves."""
-        for phase in phases:
+    def forget(self) -> None:
+        """Drop the peaks of all phases but the first: a first step lacks what it leaves behind."""
+        for phase in list(self.phases)[1:]:
             self.phases[phase] = self._at[phase] = 0
 
     def add(self, name: str, size: int) -> int:

@@ -12,6 +12,8 @@ from launcher.worker import models
 from launcher.worker.trace import attention
 from launcher.worker.trace.request import Request
 
+WORD = "a"
+"""One token of `tokenizer`."""
 _PAD = 0
 """The padding token's number; the traced rows have none."""
 
@@ -37,6 +39,11 @@ class Builder:
     def frozen(self) -> torch.dtype:
         """Storage of models that only read."""
         return getattr(torch, self._request.stage.dtype)
+
+    @property
+    def value(self) -> torch.dtype:
+        """Storage of a value model, which trains whole, whatever the policy does."""
+        return torch.float32 if self._stack is None else getattr(torch, self._stack.weights)
 
     def causal(self, role: str, dtype: torch.dtype) -> Any:
         """A causal language model of the role's config."""
@@ -86,7 +93,7 @@ def tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = {"<pad>": _PAD, "<eos>": 1, "a": 2, "<unk>": 3}
+    words = {"<pad>": _PAD, "<eos>": 1, WORD: 2, "<unk>": 3}
     made = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(

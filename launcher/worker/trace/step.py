@@ -6,18 +6,21 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 import torch
 
+from launcher.memory.stack import Stack
 from launcher.worker.trace.environment import as_on_cuda, replaced, without_weights
 from launcher.worker.trace.kernels import KERNELS, MODELLED
 from launcher.worker.trace.ledger import Ledger
 from launcher.worker.trace.request import Refused, Request, Trace
+from launcher.worker.trace.rollout import generating
 from launcher.worker.trace.tensors import counting, materialize
-from launcher.worker.trace.trainers import TRAINERS, trainer_of
+from launcher.worker.trace.trainers import TRAINERS, lengths_of, trainer_of
 
-_STEP = ("loss", "backward", "step")
+_LOSSES = ("fused head", "stock")
 
 
 def trace(request: Request) -> Trace | Refused:
@@ -25,13 +28,19 @@ def trace(request: Request) -> Trace | Refused:
     refusal = _refusal(request)
     if refusal is not None:
         return Refused(request.stage.name, refusal)
+    from transformers import Trainer
+
     began = time.perf_counter()
     ledger = Ledger()
     with tempfile.TemporaryDirectory() as folder, without_weights(), as_on_cuda():
-        trainer = trainer_of(request, folder)
+        try:
+            trainer = trainer_of(request, folder)
+        except ValueError as error:
+            return Refused(request.stage.name, f"its trainer refuses it: {error}")
         _store_adapters(request, trainer)
-        batch = trainer.data_collator([dict(row) for row in trainer.train_dataset])
-        resident = _steps(request, trainer, batch, ledger)
+        if request.stack is not None and request.stack.loss == "stock":
+            trainer.compute_loss = MethodType(Trainer.compute_loss, trainer)
+        resident = _steps(request, trainer, ledger)
     return Trace(
         name=request.stage.name,
         phases=dict(ledger.phases),
@@ -50,6 +59,20 @@ def _refusal(request: Request) -> str | None:
         return f"the method {stage.method} has no training step that could be traced"
     if stage.peft is not None and stage.peft.quantization is not None:
         return "quantized weights need kernels that only a GPU has"
+    if request.stack is not None:
+        return _refused_stack(request.stack, stage.method)
+    return None
+
+
+def _refused_stack(stack: Stack, method: str) -> str | None:
+    if stack.base != "dense":
+        return "quantized weights need kernels that only a GPU has"
+    if stack.fused or stack.residual is not None:
+        return "kernels that others put in place of transformers' own are not run"
+    if stack.loss not in _LOSSES:
+        return f"the loss `{stack.loss}` is not run, only {' and '.join(_LOSSES)}"
+    if stack.loss == "stock" and method != "sft":
+        return f"TRL computes the loss of {method} without the whole logits"
     return None
 
 
@@ -63,13 +86,16 @@ def _store_adapters(request: Request, trainer: Any) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
-def _steps(request: Request, trainer: Any, batch: dict[str, Any], ledger: Ledger) -> int:
+def _steps(request: Request, trainer: Any, ledger: Ledger) -> int:
     """Run two optimizer steps; gives the bytes that stay after the second."""
     accumulation = request.settings.accumulation
+    # For methods that generate, the rows of a rollout; else a micro-batch, collated.
+    batch = trainer.data_collator([dict(row) for row in trainer.train_dataset])
+    completion = lengths_of(request).completion
     with counting(ledger, KERNELS) as counted:
         ledger.enter("load")
         with counted.labelled("weights"):
-            for model in models_of(trainer):
+            for model in _models(trainer):
                 materialize(model)
         model = trainer.accelerator.prepare_model(trainer.model)
         trainer.model_wrapped = model
@@ -80,15 +106,13 @@ def _steps(request: Request, trainer: Any, batch: dict[str, Any], ledger: Ledger
             trainer.model.activation_checkpointing_enable(
                 activation_checkpointing_kwargs=trainer.args.activation_checkpointing_kwargs
             )
-        with _phases(trainer, ledger):
+        with _phases(trainer, ledger), generating(trainer, ledger, completion):
             for _ in range(2):
-                ledger.forget(*_STEP)
+                ledger.forget()
+                trainer._step = 0  # each step has a rollout of its own, where there are any
                 # The trainer fetches a whole step's batches, and accelerate one more.
                 with counted.labelled("batch"):
-                    batches = [
-                        {name: tensor.clone() for name, tensor in batch.items()}
-                        for _ in range(accumulation + 1)
-                    ]
+                    batches = [_copy(batch) for _ in range(accumulation + 1)]
                 items = trainer._get_num_items_in_batch(batches, torch.device("cpu"))
                 # Gradients are there from the second micro-batch on, and more change nothing.
                 for inputs in batches[: min(accumulation, 2)]:
@@ -101,9 +125,17 @@ def _steps(request: Request, trainer: Any, batch: dict[str, Any], ledger: Ledger
         return ledger.live
 
 
-def models_of(trainer: Any) -> list[Any]:
+def _models(trainer: Any) -> list[torch.nn.Module]:
     """Every model that sits on the GPU, the one that trains first."""
-    return [trainer.model]
+    others = [getattr(trainer, "ref_model", None), *getattr(trainer, "reward_funcs", [])]
+    return [trainer.model, *(one for one in others if isinstance(one, torch.nn.Module))]
+
+
+def _copy(batch: Any) -> Any:
+    """A batch on the GPU; rows that are still text stay on the host."""
+    if isinstance(batch, list):
+        return batch
+    return {name: tensor.clone() for name, tensor in batch.items()}
 
 
 def _as_on_cuda(optimizer: Any) -> None:
