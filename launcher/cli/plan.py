@@ -5,12 +5,14 @@ from pathlib import Path
 import click
 
 from launcher.cli import output, plan_text, settings
+from launcher.plan.objective import Objective
 
 
 @click.command()
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @settings.cluster_option
+@settings.objective_option
 @click.option("-o", "--output", "target", type=click.Path(path_type=Path), help="Write plan.json.")
 @click.option("--show-sbatch", is_flag=True, help="Print the exact batch script of each stage.")
 @click.option("--explain", is_flag=True, help="Print memory item by item, and what lost and why.")
@@ -20,6 +22,7 @@ def command(
     recipe: str,
     overrides: tuple[str, ...],
     cluster: str | None,
+    objective: Objective,
     target: Path | None,
     show_sbatch: bool,
     explain: bool,
@@ -34,7 +37,7 @@ def command(
     """
     from launcher.cli.prepare import prepare
 
-    prepared = prepare(recipe, overrides, cluster, runs)
+    prepared = prepare(recipe, overrides, cluster, runs, objective)
     plan_text.show(prepared.plan, runs, show_sbatch=show_sbatch, explain=explain, as_json=as_json)
     if target is not None:
         from launcher.plan.document import plan_to_json

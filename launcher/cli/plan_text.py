@@ -38,11 +38,19 @@ def render(plan: Plan) -> str:
     )  # fmt: skip
     rows = [_row(stage) for stage in plan.stages]
     title = f"{plan.name} on {plan.cluster.name} (TRL {plan.trl_version})"
-    lines = [f"{output.printable(title)}\n\n{table(header, rows)}"]
+    parts = [output.printable(title), table(header, rows)]
+    running = [stage for stage in plan.stages if stage.prediction is not None]
+    if running:
+        predicted = (
+            "stage", "a step", "steps", "tokens/s", "MFU", "takes", "GPU-hours", "checkpoint",
+            "disk",
+        )  # fmt: skip
+        parts.append(table(predicted, [_predicted(stage) for stage in running]))
     corrected = [f"{s.name} {learned(s)}" for s in plan.stages if s.calibration.runs]
     if corrected:
-        lines.append("\nmemory corrected: " + "; ".join(corrected))
-    return "\n".join(lines)
+        parts.append("memory corrected: " + "; ".join(corrected))
+    parts += [block for block in (_remarks(plan), _advice(plan)) if block]
+    return "\n\n".join(parts)
 
 
 def learned(planned: StagePlan) -> str:
@@ -72,7 +80,6 @@ def _row(planned: StagePlan) -> tuple[str, ...]:
         f"{planned.micro_batch} × {planned.accumulation} × {allocation.processes}"
         f" = {planned.sequences_per_step}"
     )
-    hours, minutes = divmod(allocation.time_minutes, 60)
     return (
         stage.name,
         stage.method,
@@ -82,9 +89,76 @@ def _row(planned: StagePlan) -> tuple[str, ...]:
         memory,
         sharding,
         batch,
-        f"{hours}:{minutes:02d} h",
+        _hours(allocation.time_minutes * 60),
         after,
     )
+
+
+def _predicted(planned: StagePlan) -> tuple[str, ...]:
+    found, disk = planned.prediction, planned.disk
+    assert found is not None and disk is not None
+    about = "≈ " if found.doubt else ""
+    checkpoint = "–"
+    if planned.save_steps is not None:
+        checkpoint = f"every {planned.save_steps} steps, {_seconds(disk.save_seconds)}"
+    elif disk.checkpoint_bytes:
+        checkpoint = _seconds(disk.save_seconds)
+    return (
+        planned.name,
+        _seconds(found.step_seconds),
+        str(found.steps) if found.steps is not None else "?",
+        f"{found.tokens_per_second:,.0f}",
+        f"{found.mfu:.0%}" if found.mfu is not None else "–",
+        f"{about}{_hours(found.seconds)}" if found.seconds is not None else "?",
+        f"{found.gpu_hours:.1f}" if found.gpu_hours is not None else "?",
+        checkpoint,
+        gib(disk.total_bytes) if disk.total_bytes else "–",
+    )
+
+
+def _remarks(plan: Plan) -> str:
+    """What the figures leave open, and their sum."""
+    lines = list(plan.notes)
+    hours = disk = 0.0
+    whole = True
+    for planned in plan.stages:
+        found, limit = planned.prediction, planned.allocation.time_minutes
+        if found is None or not planned.runs:
+            continue
+        disk += planned.disk.total_bytes if planned.disk is not None else 0
+        hours += found.gpu_hours or 0.0
+        whole = whole and found.gpu_hours is not None
+        if found.doubt and planned.stage.resources.time_minutes is None:
+            lines.append(
+                f"{planned.name}: {found.doubt}, so it gets the partition's time limit; past it,"
+                " it goes on from its checkpoint."
+            )
+        elif found.seconds is not None and found.seconds > limit * 60:
+            times = -(-found.seconds // (limit * 60))
+            lines.append(
+                f"{planned.name}: needs its time limit {times:.0f} times; each time it goes on from"
+                " its checkpoint."
+            )
+    if hours and all(stage.allocation.gpu for stage in plan.stages if stage.runs):
+        at_least = "" if whole else "at least "
+        lines.append(f"In all {at_least}{hours:.1f} GPU-hours, {gib(disk)} on disk.")
+    return "\n".join(lines)
+
+
+def _advice(plan: Plan) -> str:
+    lines = [f"  {stage.name}: {line}" for stage in plan.stages for line in stage.advice]
+    return "\n".join(["What a small change would buy:", *lines]) if lines else ""
+
+
+def _seconds(seconds: float) -> str:
+    """`0.23 s`, `5.6 s`, `107 s`."""
+    figures = 2 if seconds < 1 else 1 if seconds < 10 else 0
+    return f"{seconds:.{figures}f} s"
+
+
+def _hours(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours}:{minutes:02d} h"
 
 
 def _explain(planned: StagePlan) -> str:
@@ -107,6 +181,12 @@ def _explain(planned: StagePlan) -> str:
     lines.append(f"  {'host memory':<22} {planned.estimate.host_bytes / GIB:8.2f} GiB")
     for item, size in planned.estimate.node_items.items():
         lines.append(f"  {item:<22} {size / GIB:8.2f} GiB of host memory a node")
+    found = planned.prediction
+    if found is not None:
+        lines.append(
+            f"  slowest step {_seconds(found.slowest_step_seconds)}, told to stop"
+            f" {planned.allocation.signal_lead_s} s before the time limit"
+        )
     for lost in planned.rejected:
         lines.append(f"  not {lost.what}: {lost.why}")
     return "\n".join(lines)

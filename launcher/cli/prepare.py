@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from launcher.cli import output, settings
-from launcher.errors import UsageError
+from launcher.cluster.availability import Availability
+from launcher.cluster.types import Cluster
+from launcher.errors import SchedulerUnavailable, UsageError
+from launcher.plan.objective import Objective
 from launcher.plan.types import Plan
 
 
@@ -20,7 +24,13 @@ class Prepared:
     """The resolved recipe, to be kept in the run."""
 
 
-def prepare(source: str, overrides: Sequence[str], cluster: str | None, runs: Path) -> Prepared:
+def prepare(
+    source: str,
+    overrides: Sequence[str],
+    cluster: str | None,
+    runs: Path,
+    objective: Objective = "cost",
+) -> Prepared:
     """Read, check and plan, with what the runs below `runs` and the site's ledger have measured.
 
     Warnings go to stderr. Raises UsageError, DoesNotFit.
@@ -44,8 +54,23 @@ def prepare(source: str, overrides: Sequence[str], cluster: str | None, runs: Pa
         shapes,
         trl_version=trl_version(),
         evidence=gather(runs, machines.ledger),
+        objective=objective,
+        availability=_available(machines) if objective == "start" else None,
     )
     return Prepared(plan, recipe.resolved)
+
+
+def _available(machines: Cluster) -> Availability | None:
+    """What is free now; None, with a note, where nobody knows."""
+    from launcher.scheduler import availability, shell
+
+    try:
+        if machines.engine != "slurm":
+            raise SchedulerUnavailable(f"{machines.name} has no queue")
+        return availability.ask(shell.run, machines, datetime.now())
+    except SchedulerUnavailable as error:
+        output.note(f"note: what is free now is not known: {error.message}")
+        return None
 
 
 def _stored(path: Path, overrides: Sequence[str]) -> Prepared:

@@ -45,6 +45,18 @@ def cluster_option(function: F) -> F:
     return option(function)
 
 
+def objective_option(function: F) -> F:
+    option = click.option(
+        "--objective",
+        type=click.Choice(["cost", "time", "gpus", "start"]),
+        default="cost",
+        show_default=True,
+        help="What the plan is to be good at: GPU-hours × price, the shortest stages, the fewest "
+        "GPUs, or the earliest start (asks Slurm what is free).",
+    )
+    return option(function)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

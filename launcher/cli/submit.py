@@ -6,12 +6,14 @@ from pathlib import Path
 import click
 
 from launcher.cli import output, plan_text, settings
+from launcher.plan.objective import Objective
 
 
 @click.command()
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @settings.cluster_option
+@settings.objective_option
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop, like `launcher plan`.")
 @click.option("--show-sbatch", is_flag=True, help="With --dry-run: print the batch scripts.")
@@ -23,6 +25,7 @@ def command(
     recipe: str,
     overrides: tuple[str, ...],
     cluster: str | None,
+    objective: Objective,
     yes: bool,
     dry_run: bool,
     show_sbatch: bool,
@@ -42,7 +45,7 @@ def command(
     """
     from launcher.cli.prepare import prepare
 
-    prepared = prepare(recipe, overrides, cluster, runs)
+    prepared = prepare(recipe, overrides, cluster, runs, objective)
     if dry_run:
         plan_text.show(prepared.plan, runs, show_sbatch=show_sbatch, explain=False, as_json=as_json)
         return

@@ -132,6 +132,8 @@ def _allocation_problems(plan: Plan, each: StagePlan) -> Iterator[str]:
         yield "allocation: nodes, tasks and CPUs must be at least 1"
     if not 0 < allocation.time_minutes <= (partition.max_time_minutes or allocation.time_minutes):
         yield f"allocation.time_minutes: {allocation.time_minutes} is not within the partition's"
+    if not 0 < allocation.signal_lead_s < allocation.time_minutes * 60:
+        yield f"allocation.signal_lead_s: {allocation.signal_lead_s} is not within the time limit"
     groups = [group for group in partition.groups if group.gpu == allocation.gpu]
     if allocation.gpu is None:
         groups = [group for group in partition.groups if group.gpus == 0]
@@ -157,6 +159,8 @@ def _batch_problems(each: StagePlan) -> Iterator[str]:
         )
     if each.zero_stage not in (0, 1, 2, 3):
         yield f"zero_stage: ZeRO has stages 0 to 3, not {each.zero_stage}"
+    if each.save_steps is not None and each.save_steps < 1:
+        yield "save_steps: must be at least 1"
     if not each.estimate.phases:
         yield "estimate: has no phases"
     if (each.deepspeed is None) != (each.zero_stage == 0):

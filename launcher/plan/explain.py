@@ -5,50 +5,44 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from launcher.errors import DoesNotFit
 from launcher.memory.types import GIB, Settings
+from launcher.plan.advice import spell_hours
+from launcher.plan.choices import Choice, Misfit
 from launcher.plan.layouts import Layout
-from launcher.plan.search import Choice, Misfit, Search
+from launcher.plan.search import Search
 from launcher.plan.types import Rejected
 from launcher.recipe.types import Peft
 
 _NODES_TRIED = 64
-_Found = TypeVar("_Found", Choice, Misfit)
 
 
 def rejected(
-    chosen: Choice, choices: Sequence[Choice], misfits: Sequence[Misfit], search: Search
+    chosen: Choice, rivals: Sequence[Choice], misfits: Sequence[Misfit], search: Search
 ) -> tuple[Rejected, ...]:
-    """The alternatives of a GPU type and partition that came nearest, and why each lost.
+    """Why each of the alternatives lost, then the plainer settings that do not fit.
 
-    For each: its best other layout that fits, and its largest layout that does not; then the
-    plainer settings on the chosen layout that do not fit.
+    `rivals`: the best of each other partition and type, and of the other sizes of the chosen one.
+    `misfits`: the largest layout of each that nothing fits.
     """
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for rivals in _by_place([each for each in choices if each is not chosen]).values():
-        best = min(rivals, key=lambda each: each.rank)
-        line = (best.layout.size, f": {spell(best.settings)}", _worse(best, chosen))
-        found.setdefault(line, []).append(best.layout.partition.name)
-    for failed in _by_place(misfits).values():
-        largest = max(failed, key=lambda each: each.layout.processes)
-        line = (largest.layout.size, "", shortfall(largest))
-        found.setdefault(line, []).append(largest.layout.partition.name)
+    found: dict[tuple[str, str, str], tuple[list[str], Choice | None]] = {}
+    for rival in sorted(rivals, key=lambda each: each.rank):
+        line = (rival.layout.size, f": {spell(rival.settings)}", _worse(rival, chosen, search))
+        found.setdefault(line, ([], rival))[0].append(rival.layout.partition.name)
+    for failed in misfits:
+        line = (failed.layout.size, "", shortfall(failed))
+        found.setdefault(line, ([], None))[0].append(failed.layout.partition.name)
     lines = [
-        Rejected(f"{size} in {' or '.join(partitions)}{how}", why)
-        for (size, how, why), partitions in found.items()
+        Rejected(
+            f"{size} in {' or '.join(partitions)}{how}",
+            why,
+            hours=rival.duration.hours if rival is not None else None,
+            gpu_hours=rival.gpu_hours if rival is not None else None,
+        )
+        for (size, how, why), (partitions, rival) in found.items()
     ]
     return tuple(lines + _plainer(chosen, search))
-
-
-def _by_place(found: Sequence[_Found]) -> dict[tuple[str, str | None], list[_Found]]:
-    """Grouped by partition and GPU type, in order."""
-    grouped: dict[tuple[str, str | None], list[_Found]] = {}
-    for each in found:
-        place = (each.layout.partition.name, each.layout.group.gpu)
-        grouped.setdefault(place, []).append(each)
-    return grouped
 
 
 def spell(settings: Settings) -> str:
@@ -85,10 +79,9 @@ def does_not_fit(search: Search, misfits: Sequence[Misfit]) -> DoesNotFit:
     ways.append(_larger(closest, search.margin(closest.settings)))
     if stage.peft is None and stage.method != "evaluate":
         adapter = search.of(replace(stage, peft=Peft()))
-        found = [adapter.on(each.layout) for each in misfits]
-        fits = [each for each in found if isinstance(each, Choice)]
-        if fits:
-            ways.append(f"an adapter (`peft`) on {min(fits, key=lambda each: each.rank).layout}")
+        fits = adapter.best([each.layout for each in misfits])
+        if fits is not None:
+            ways.append(f"an adapter (`peft`) on {fits.layout}")
     pinned = "with these `resources` " if stage.resources != type(stage.resources)() else ""
     return DoesNotFit(
         f"stages.{stage.name}: {pinned}no allocation of cluster {search.cluster.name} holds"
@@ -97,15 +90,35 @@ def does_not_fit(search: Search, misfits: Sequence[Misfit]) -> DoesNotFit:
     )
 
 
-def _worse(rival: Choice, chosen: Choice) -> str:
-    ratio = rival.cost / chosen.cost
-    if rival.rank[0] and not chosen.rank[0]:
+def _worse(rival: Choice, chosen: Choice, search: Search) -> str:
+    if rival.offloads and not chosen.offloads:
         return "offloads to the host, which is for what fits in no other way"
-    if ratio < 1.01:
+    figures = f"{spell_hours(rival.duration.hours)} h"
+    if rival.layout.on_gpus:
+        figures += f", {spell_hours(rival.gpu_hours)} GPU-hours"
+    if rival.value == chosen.value:
         if rival.layout.partition.preemptible and not chosen.layout.partition.preemptible:
             return "costs the same, and may be preempted"
-        return "costs the same"
-    return f"costs {ratio:.2f} times as much, GPU-hours × price and time weighed"
+        return f"costs the same ({figures})"
+    ratio = rival.cost / chosen.cost
+    slower = rival.duration.hours / chosen.duration.hours
+    if search.objective == "gpus" and rival.layout.processes > chosen.layout.processes:
+        return f"takes more GPUs ({figures})"
+    if search.objective == "time":
+        return f"takes {slower:.2f} times as long ({figures})"
+    if search.objective == "start" and rival.value[0] > chosen.value[0]:
+        return f"starts {_minutes(rival, chosen, search)} minutes later ({figures})"
+    if ratio < 1 and slower <= 1:
+        return (
+            f"costs {ratio:.2f} of that, on larger cards, which are for what needs them ({figures})"
+        )
+    if ratio < 1:
+        return f"takes {slower:.1f} times as long for {ratio:.2f} of the cost ({figures})"
+    return f"costs {ratio:.2f} times as much ({figures})"
+
+
+def _minutes(rival: Choice, chosen: Choice, search: Search) -> int:
+    return round((search.wait_s(rival.layout) - search.wait_s(chosen.layout)) / 60)
 
 
 def _plainer(chosen: Choice, search: Search) -> list[Rejected]:
@@ -157,8 +170,8 @@ def _more_nodes(search: Search, misfits: Sequence[Misfit]) -> str | None:
 
 def _larger(closest: Misfit, margin: float) -> str:
     """The closest allocation with as much memory as it lacks."""
-    layout, words = closest.layout, []
-    words.append(f"{layout.processes} GPUs" if layout.on_gpus else str(layout))
+    layout = closest.layout
+    words = [f"{layout.processes} GPUs" if layout.on_gpus else str(layout)]
     if closest.on_gpu:
         words.append(f"of {math.ceil(closest.needs / GIB / (1 - margin))} GiB")
     if closest.on_host:

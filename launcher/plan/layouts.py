@@ -78,11 +78,6 @@ def layouts(cluster: Cluster, stage: Stage) -> list[Layout]:
     return found
 
 
-def minutes(layout: Layout, pins: Resources) -> int:
-    """The time limit: the recipe's, else the partition's, else a day."""
-    return pins.time_minutes or layout.partition.max_time_minutes or DEFAULT_MINUTES
-
-
 def cpus(layout: Layout, pins: Resources) -> int:
     """CPUs of one task: the recipe's, else the share of the node that its GPU brings."""
     share = layout.group.gpus if layout.on_gpus else layout.per_node

@@ -5,17 +5,23 @@ from __future__ import annotations
 import difflib
 
 import launcher
-from launcher.cluster.types import Cluster
+from launcher.cluster.availability import Availability
+from launcher.cluster.types import Cluster, NodeGroup
 from launcher.errors import UsageError
 from launcher.memory.lengths import whole
 from launcher.memory.models import residents
 from launcher.memory.types import GIB, MemoryEstimate, Phase
+from launcher.plan import limits
+from launcher.plan.advice import advice
+from launcher.plan.candidates import global_batch
+from launcher.plan.choices import Choice, Misfit
 from launcher.plan.deepspeed import Bases, deepspeed_config, shipped_bases
 from launcher.plan.evidence import Evidence
 from launcher.plan.explain import does_not_fit, rejected
-from launcher.plan.layouts import Layout, cpus, layouts, minutes
+from launcher.plan.layouts import Layout, cpus, layouts
+from launcher.plan.objective import Objective
 from launcher.plan.roles import Shapes, caching, role_shapes
-from launcher.plan.search import Choice, Misfit, Search, host_bytes
+from launcher.plan.search import Search, host_bytes
 from launcher.plan.types import SCHEMA_VERSION, Allocation, Plan, Rejected, StagePlan
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Recipe, Stage
@@ -33,12 +39,15 @@ def make_plan(
     launcher_version: str = launcher.__version__,
     bases: Bases | None = None,
     evidence: Evidence | None = None,
+    objective: Objective = "cost",
+    availability: Availability | None = None,
 ) -> Plan:
-    """The least costly allocation that holds each stage.
+    """The best allocation that holds each stage, by `objective` (see `launcher.plan.objective`).
 
     `shapes` gives a model's shape by its reference; `bases` the ZeRO base configurations (the
-    shipped ones by default), `evidence` what past runs measured. Global batches and all that the
-    recipe pins are kept exactly.
+    shipped ones by default), `evidence` what past runs measured, `availability` what is free now
+    (for `start`, which ranks by cost without). Global batches and all that the recipe pins are kept
+    exactly.
 
     Raises UsageError where the recipe asks for what the cluster has not or what cannot be
     combined, and DoesNotFit, naming the smallest thing that would do, where memory is too small.
@@ -58,7 +67,9 @@ def make_plan(
             stages.append(_stand_in(stage))
             continue
         own_shapes = role_shapes(recipe, stage, look_up)
-        search = Search(stage, own_shapes, cluster, configs, past, trl_version)
+        search = Search(
+            stage, own_shapes, cluster, configs, past, trl_version, objective, availability
+        )
         stages.append(_plan_stage(search))
     return Plan(
         schema_version=SCHEMA_VERSION,
@@ -69,24 +80,61 @@ def make_plan(
         cluster=cluster,
         stages=tuple(stages),
         evidence=past.digest,
+        objective=objective,
+        notes=_notes(recipe, objective, availability),
     )
+
+
+def _notes(
+    recipe: Recipe, objective: Objective, availability: Availability | None
+) -> tuple[str, ...]:
+    if objective != "start":
+        return ()
+    if availability is None:
+        return ("What is free now is not known: planned by cost.",)
+    waiting = [stage.name for stage in recipe.stages if stage.needs and stage.use is None]
+    if waiting:
+        return (f"Stages that wait for others are planned by cost: {', '.join(waiting)}.",)
+    return ()
 
 
 def _plan_stage(search: Search) -> StagePlan:
     stage = search.stage
     _check_pins(stage)
     _check_lengths(search)
-    candidates, refusals = _allowed(search, layouts(search.cluster, stage))
-    found = [search.on(layout) for layout in candidates]
-    choices = [each for each in found if isinstance(each, Choice)]
-    misfits = [each for each in found if isinstance(each, Misfit)]
-    if not choices:
-        raise does_not_fit(search, misfits)
-    chosen = min(choices, key=_preference)
+    allowed, refusals = _allowed(search, layouts(search.cluster, stage))
+    places = list(_by_place(allowed).values())
+    offload = False
+    choices = [search.best(each) for each in places]
+    if not any(choices):
+        offload = True
+        choices = [search.best(each, offload=True) for each in places]
+    fitting = [each for each in choices if each is not None]
+    if not fitting:
+        raise does_not_fit(search, [search.closest(each) for each in allowed])
+    chosen = min(fitting, key=lambda each: each.rank)
+    rivals = [each for each in fitting if each is not chosen]
+    misfits: list[Misfit] = []
+    here = places[choices.index(chosen)]
+    other = search.best([each for each in here if each != chosen.layout], offload=offload)
+    rivals += [other] if other is not None else []
+    for place, choice in zip(places, choices, strict=True):
+        if choice is None:
+            found = search.on(max(place, key=lambda each: each.processes))
+            if isinstance(found, Choice):
+                rivals.append(found)
+            else:
+                misfits.append(found)
     settings, layout = chosen.settings, chosen.layout
     zero = settings.zero_stage
     trained = sum(model.trained for model in residents(stage, search.shapes))
     gpu = layout.group.gpu if layout.on_gpus else None
+    speed = search.speed(layout)
+    on_cuda = search.cluster.device == "cuda"
+    predicted = limits.prediction(
+        chosen, search.work(settings), known=speed.known, peak=speed.peak if on_cuda else 0.0
+    )
+    time_minutes = limits.minutes(layout, stage.resources, predicted)
     return StagePlan(
         stage=stage,
         allocation=Allocation(
@@ -97,7 +145,8 @@ def _plan_stage(search: Search) -> StagePlan:
             tasks_per_node=layout.per_node,
             cpus_per_task=cpus(layout, stage.resources),
             host_memory_gib=stage.resources.host_memory_gib or _host_memory(chosen),
-            time_minutes=minutes(layout, stage.resources),
+            time_minutes=time_minutes,
+            signal_lead_s=limits.signal_lead_s(chosen, time_minutes),
         ),
         zero_stage=zero,
         offload=settings.offload,
@@ -109,19 +158,22 @@ def _plan_stage(search: Search) -> StagePlan:
         deepspeed=(
             deepspeed_config(stage, settings, search.bases[zero], trained) if zero else None
         ),
-        rejected=(*rejected(chosen, choices, misfits, search), *refusals),
+        rejected=(*rejected(chosen, rivals, misfits, search), *refusals),
         gather_for_generation=settings.gather_for_generation,
         calibration=search.calibration(settings),
+        prediction=predicted,
+        disk=limits.disk(chosen),
+        save_steps=chosen.duration.saves.steps,
+        advice=advice(chosen, allowed, search) if on_cuda else (),
     )
 
 
-def _preference(choice: Choice) -> tuple[bool, float, bool, int, int, str]:
-    """The least cost; among equals what cannot be preempted, then the fewest nodes and GPUs."""
-    layout, (offloads, cost) = choice.layout, choice.rank
-    name = layout.partition.name
-    significant = float(f"{cost:.6g}")
-    preemptible = layout.partition.preemptible
-    return offloads, significant, preemptible, layout.nodes, layout.processes, name
+def _by_place(allowed: list[Layout]) -> dict[tuple[str, NodeGroup], list[Layout]]:
+    """Grouped by partition and kind of node, in order."""
+    grouped: dict[tuple[str, NodeGroup], list[Layout]] = {}
+    for each in allowed:
+        grouped.setdefault((each.partition.name, each.group), []).append(each)
+    return grouped
 
 
 def _check_pins(stage: Stage) -> None:
@@ -239,7 +291,8 @@ def _refusal(search: Search, layout: Layout) -> UsageError | None:
 
 
 def _indivisible(search: Search, layout: Layout) -> UsageError:
-    stage, total, n = search.stage, search.global_batch or 0, layout.processes
+    stage, n = search.stage, layout.processes
+    total = global_batch(stage) or 0
     micro = stage.resources.micro_batch or 1
     unit = n * micro
     below, above = total // unit * unit, -(-total // unit) * unit

@@ -1,79 +1,58 @@
-"""The search of one stage: settings that fit each layout, and what they cost."""
+"""The search of one stage: the best settings that fit, with as few memory estimates as can be.
+
+Time costs microseconds and an estimate a fraction of a millisecond, so every candidate is timed
+first and they are taken in the order of what they would be worth. The first that fits is the best:
+no estimate is made of what is worse. A bound of the states alone, and the fact that memory grows
+with the micro-batch, save most of the rest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from launcher.cluster.availability import Availability
 from launcher.cluster.types import Cluster
 from launcher.memory.estimate import estimate
 from launcher.memory.lengths import lengths
+from launcher.memory.models import residents
+from launcher.memory.stack import stack_of
+from launcher.memory.states import states
 from launcher.memory.types import GIB, MemoryEstimate, Settings
 from launcher.models.types import ModelShape
+from launcher.plan import candidates
 from launcher.plan.calibration import Calibration, Learned, learn
-from launcher.plan.cost import Work, hours, score, work_of
-from launcher.plan.deepspeed import Bases, buckets
+from launcher.plan.choices import Choice, Misfit
+from launcher.plan.deepspeed import Bases
+from launcher.plan.duration import Duration, duration
 from launcher.plan.evidence import Evidence, Kind, kind_of
 from launcher.plan.layouts import Layout
+from launcher.plan.objective import Objective, rank
+from launcher.plan.speed import Speed, speed_of
+from launcher.plan.work import Work, work_of
 from launcher.recipe.methods import METHODS
-from launcher.recipe.types import Offload, Stage
+from launcher.recipe.types import Stage
 
-DEFAULT_GLOBAL_BATCH = 8
-"""transformers' batch of one device, where the recipe does not say."""
-EVALUATION_BATCH = 32
-LARGEST_MICRO_BATCH = 64
 HOST_FACTOR = 1.25
 """Host memory asked for, over the estimate: page cache, data workers."""
 
-
-@dataclass(frozen=True)
-class Choice:
-    """Settings that fit a layout."""
-
-    layout: Layout
-    settings: Settings
-    estimate: MemoryEstimate
-    cost: float
-
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """Lower is better. Offload is for what fits in no other way: it hangs on the host's memory,
-        PCIe and processors, of which a cost knows least."""
-        return self.settings.offload != "none", self.cost
+_Entry = tuple[tuple[object, ...], int, bool, "_Open"]
 
 
 @dataclass(frozen=True)
-class Misfit:
-    """A layout that nothing fits, by the settings that come nearest: bytes a GPU, and a node."""
+class _Open:
+    """Settings but for the batch sizes, and what each of those would be worth."""
 
     layout: Layout
-    settings: Settings
-    needs: int
-    usable: int
-    host_needs: int
-    host_usable: int
+    keywords: dict[str, Any]
+    plainness: int
+    sizes: tuple[tuple[tuple[float, ...], int, int, Duration], ...]
+    """(value, micro-batch, accumulation, duration), the best first."""
 
-    @property
-    def on_gpu(self) -> bool:
-        """Whether GPU memory is short."""
-        return self.layout.on_gpus and self.needs > self.usable
-
-    @property
-    def on_host(self) -> bool:
-        """Whether host memory is short."""
-        return self.host_needs > self.host_usable
-
-    @property
-    def excess(self) -> float:
-        """Needs over what is usable, of what is shortest: above 1."""
-        host = self.host_needs / max(1, self.host_usable)
-        return max(host, self.needs / max(1, self.usable)) if self.layout.on_gpus else host
-
-    @property
-    def distance(self) -> tuple[float, int]:
-        """Orders misfits of a layout: where the host is shortest, by what a GPU needs."""
-        return self.excess, self.needs
+    def settings(self, micro: int, accumulation: int) -> Settings:
+        return Settings(**self.keywords, micro_batch=micro, accumulation=accumulation)
 
 
 @dataclass
@@ -86,35 +65,66 @@ class Search:
     bases: Bases
     evidence: Evidence = field(default_factory=Evidence)
     trl: str = ""
+    objective: Objective = "cost"
+    availability: Availability | None = None
     _estimates: dict[Settings, tuple[MemoryEstimate, Calibration]] = field(default_factory=dict)
     _learned: dict[Kind, Learned] = field(default_factory=dict)
-    _hours: dict[Settings, float] = field(default_factory=dict)
-    _best: dict[tuple[int, ...], Choice | Misfit] = field(default_factory=dict)
+    _least: dict[tuple[int, int, str], int] = field(default_factory=dict)
     _work: dict[int, Work] = field(default_factory=dict)
-
-    @property
-    def global_batch(self) -> int | None:
-        """None: evaluation without one, where any batch gives the same result."""
-        if self.stage.global_batch is None and self.stage.method != "evaluate":
-            return DEFAULT_GLOBAL_BATCH
-        return self.stage.global_batch
+    _speeds: dict[tuple[object, ...], Speed] = field(default_factory=dict)
+    _opened: dict[tuple[object, ...], _Open] = field(default_factory=dict)
+    _found: dict[tuple[object, ...], Choice | None] = field(default_factory=dict)
 
     def of(self, stage: Stage) -> Search:
         """The search of a changed stage, with all else as here."""
-        return Search(stage, self.shapes, self.cluster, self.bases, self.evidence, self.trl)
+        return Search(
+            stage,
+            self.shapes,
+            self.cluster,
+            self.bases,
+            self.evidence,
+            self.trl,
+            self.objective,
+            self.availability,
+        )
+
+    def batches(self, processes: int) -> list[tuple[int, int]]:
+        """(micro-batch, accumulation) with the exact global batch."""
+        return candidates.batches(self.stage, processes)
+
+    def best(self, layouts: Sequence[Layout], *, offload: bool = False) -> Choice | None:
+        """The best settings on any of `layouts`; None where nothing fits.
+
+        `offload`: settings that move states to the host, instead of those that do not.
+        """
+        key = (offload, *((self._place(each), each.nodes, each.per_node) for each in layouts))
+        if key not in self._found:
+            self._found[key] = self._first_that_fits(layouts, offload)
+        found = self._found[key]
+        if found is None or found.layout in layouts:
+            return found
+        # The same nodes under another partition's name.
+        twin = next(
+            each
+            for each in layouts
+            if (each.nodes, each.per_node) == (found.layout.nodes, found.layout.per_node)
+        )
+        return replace(found, layout=twin)
 
     def on(self, layout: Layout) -> Choice | Misfit:
-        """The cheapest settings that fit `layout`, or by how much the smallest do not."""
-        memory, host = device_bytes(self.cluster, layout), int(layout.group.memory_gib * GIB)
-        key = (layout.processes, layout.per_node, memory, host)
-        if key not in self._best:
-            self._best[key] = self._search(layout, host)
-        found = self._best[key]
-        if isinstance(found, Misfit):
-            return replace(found, layout=layout)
-        price = self._price(layout)
-        cost = score(layout.processes, price, self._time(found.settings))
-        return Choice(layout, found.settings, found.estimate, cost)
+        """The best settings that fit `layout`, or by how much the most frugal do not."""
+        found = self.best([layout]) or self.best([layout], offload=True)
+        return found or self.closest(layout)
+
+    def closest(self, layout: Layout) -> Misfit:
+        """By how much the settings that come nearest do not fit `layout`."""
+        micro, accumulation = self.batches(layout.processes)[0]
+        found = [
+            self._measured(layout, Settings(**each, micro_batch=micro, accumulation=accumulation))
+            for offload in (False, True)
+            for each in self._frugal(layout, offload)
+        ]
+        return min(found, key=lambda each: each.distance)
 
     def estimate(self, settings: Settings) -> MemoryEstimate:
         """The memory of the stage under `settings`, corrected by what past runs measured."""
@@ -136,6 +146,160 @@ class Search:
         memory = device_bytes(self.cluster, layout)
         return int(memory * (1 - self.margin(settings))) if layout.on_gpus else memory
 
+    def work(self, settings: Settings) -> Work:
+        """The stage's work under `settings`, of which evaluation's batch depends on them."""
+        total = candidates.global_batch(self.stage) or settings.micro_batch * settings.processes
+        if total not in self._work:
+            self._work[total] = work_of(self.stage, self.shapes, total)
+        return self._work[total]
+
+    def speed(self, layout: Layout) -> Speed:
+        """The speed of each process of `layout`."""
+        key = (layout.group, layout.per_node)
+        if key not in self._speeds:
+            self._speeds[key] = speed_of(
+                self.cluster, layout.group, layout.per_node, self.stage.dtype
+            )
+        return self._speeds[key]
+
+    def _first_that_fits(self, layouts: Sequence[Layout], offload: bool) -> Choice | None:
+        heap: list[_Entry] = []
+        for layout in layouts:
+            for plainness, keywords in enumerate(self._variants(layout, offload)):
+                if not self._may_fit(layout, keywords):
+                    continue
+                opened = self._open(layout, keywords, plainness, offload)
+                heap.append((_order(opened, opened.sizes[0][0]), len(heap), False, opened))
+        heapq.heapify(heap)
+        count = len(heap)
+        while heap:
+            _, _, fits, opened = heapq.heappop(heap)
+            if not fits:
+                largest = self._largest(opened)
+                kept = tuple(each for each in opened.sizes if each[1] <= largest)
+                if kept:
+                    count += 1
+                    opened = replace(opened, sizes=kept)
+                    heapq.heappush(heap, (_order(opened, kept[0][0]), count, True, opened))
+                continue
+            value, micro, accumulation, length = opened.sizes[0]
+            settings = opened.settings(micro, accumulation)
+            return Choice(
+                opened.layout,
+                settings,
+                self.estimate(settings),
+                length,
+                self._price(opened.layout),
+                value,
+                opened.plainness,
+            )
+        return None
+
+    def _open(
+        self, layout: Layout, keywords: dict[str, Any], plainness: int, offload: bool
+    ) -> _Open:
+        key = (self._place(layout), layout.nodes, layout.per_node, plainness, offload)
+        if key in self._opened:
+            return replace(self._opened[key], layout=layout)
+        speed, price, wait = self.speed(layout), self._price(layout), self.wait_s(layout)
+        preemptible = layout.partition.preemptible
+        gib = device_bytes(self.cluster, layout) / GIB if layout.on_gpus else 0.0
+        sizes = []
+        for micro, accumulation in self.batches(layout.processes):
+            settings = Settings(**keywords, micro_batch=micro, accumulation=accumulation)
+            length = duration(self.work(settings), settings, speed, preemptible=preemptible)
+            value = rank(self.objective, layout.processes, price, gib, length.hours, wait)
+            sizes.append((value, micro, accumulation, length))
+        # Of equals the larger micro-batch, which hangs least on how fast Python is.
+        sizes.sort(key=lambda each: (each[0], -each[1]))
+        self._opened[key] = _Open(layout, keywords, plainness, tuple(sizes))
+        return self._opened[key]
+
+    def _largest(self, opened: _Open) -> int:
+        """The largest micro-batch that fits; 0 where none does. Memory grows with it."""
+        ascending = sorted((micro, accumulation) for _, micro, accumulation, _ in opened.sizes)
+        low, high = 0, len(ascending)
+        if not self._fits(opened.layout, opened.settings(*ascending[0])):
+            return 0
+        low = 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._fits(opened.layout, opened.settings(*ascending[middle - 1])):
+                low = middle
+            else:
+                high = middle - 1
+        return ascending[low - 1][0]
+
+    def _fits(self, layout: Layout, settings: Settings) -> bool:
+        found = self._measured(layout, settings)
+        return not (found.on_gpu or found.on_host)
+
+    def _measured(self, layout: Layout, settings: Settings) -> Misfit:
+        found = self.estimate(settings)
+        # With stand-in GPUs too: their host memory is what the profile says of the node.
+        return Misfit(
+            layout,
+            settings,
+            needs=found.peak.total,
+            usable=self.usable(layout, settings),
+            host_needs=host_bytes(found, layout.per_node),
+            host_usable=int(layout.group.memory_gib * GIB),
+        )
+
+    def _may_fit(self, layout: Layout, keywords: Mapping[str, Any]) -> bool:
+        """False where weights and optimizer states alone are too large.
+
+        Where past runs correct the estimate, only the estimate itself can tell.
+        """
+        settings = Settings(**keywords)
+        if not layout.on_gpus or self._of_kind(settings).observations:
+            return True
+        key = (settings.processes, settings.zero_stage, settings.offload)
+        if key not in self._least:
+            stack = stack_of(self.stage, settings)
+            held = [states(model, stack, settings) for model in residents(self.stage, self.shapes)]
+            if self.stage.method == "evaluate":
+                # One model is in memory at a time.
+                self._least[key] = max(each.weights for each in held)
+            else:
+                self._least[key] = sum(each.weights + each.optimizer for each in held)
+        return self._least[key] <= self.usable(layout, settings)
+
+    def _variants(self, layout: Layout, offload: bool) -> Iterator[dict[str, Any]]:
+        gpu = self.cluster.gpus.get(layout.group.gpu or "")
+        memory = gpu.memory_gib if gpu is not None else None
+        return candidates.variants(
+            self.stage, layout, self.cluster.device, memory, self.bases, offload=offload
+        )
+
+    def _frugal(self, layout: Layout, offload: bool) -> list[dict[str, Any]]:
+        """The variants that need least: without a plain one whose frugal twin is there."""
+        every = list(self._variants(layout, offload))
+        return [
+            each
+            for each in every
+            if each["gradient_checkpointing"]
+            or {**each, "gradient_checkpointing": True} not in every
+        ]
+
+    def _place(self, layout: Layout) -> tuple[object, ...]:
+        """What the value of settings on a layout depends on, besides its size."""
+        group, partition = layout.group, layout.partition
+        wait = self.wait_s(layout) if self.objective == "start" else 0.0
+        shape = (group.gpu, group.cpus, group.memory_gib, group.gpus)
+        return (*shape, partition.preemptible, wait)
+
+    def wait_s(self, layout: Layout) -> float:
+        """Seconds until a job of this layout could start, 0 where that is not known.
+
+        Stages that wait for others start later than anybody can tell now.
+        """
+        if self.availability is None or layout.group.gpu is None or self.stage.needs:
+            return 0.0
+        return self.availability.wait_s(
+            layout.partition.name, layout.group.gpu, layout.nodes, layout.per_node
+        )
+
     def _tokens(self, settings: Settings) -> int | None:
         if self.stage.method == "evaluate":
             return None
@@ -155,123 +319,15 @@ class Search:
             self._estimates[settings] = self._of_kind(settings).corrected(found)
         return self._estimates[settings]
 
-    def variants(self, layout: Layout) -> Iterator[dict[str, Any]]:
-        """The keywords of `Settings`, but for batch sizes, that may be tried on `layout`."""
-        pins, processes = self.stage.resources, layout.processes
-        trains = self.stage.method != "evaluate"
-        pinned_gather = self.stage.train.get("ds3_gather_for_generation")
-        for zero, offload in self._zero_and_offload(processes, layout.on_gpus):
-            gathers: tuple[bool, ...] = (True,)
-            if zero == 3 and not trains:
-                # Weights are divided because they do not fit whole, while generating either.
-                gathers = (False,)
-            elif zero == 3 and METHODS[self.stage.method].online:
-                gathers = (True, False) if pinned_gather is None else (bool(pinned_gather),)
-            checkpoints: tuple[bool, ...] = (False, True) if trains else (False,)
-            if pins.gradient_checkpointing is not None and trains:
-                checkpoints = (pins.gradient_checkpointing,)
-            for gather in gathers:
-                for checkpointing in checkpoints:
-                    yield {
-                        "processes": processes,
-                        "processes_per_node": layout.per_node,
-                        "zero_stage": zero,
-                        "offload": offload,
-                        "gradient_checkpointing": checkpointing,
-                        "gather_for_generation": gather,
-                        "device": self.cluster.device,
-                        **(buckets(self.bases[zero]) if zero else {}),
-                    }
-
-    def batches(self, processes: int) -> list[tuple[int, int]]:
-        """(micro-batch, accumulation) with the exact global batch, the largest first."""
-        pin, total = self.stage.resources.micro_batch, self.global_batch
-        if total is None:
-            sizes = [pin] if pin else [32, 16, 8, 4, 2, 1]
-            return [(size, 1) for size in sizes]
-        if total % processes:
-            return []
-        own = total // processes
-        sizes = [pin] if pin else list(range(min(own, LARGEST_MICRO_BATCH), 0, -1))
-        return [(size, own // size) for size in sizes if own % size == 0]
-
-    def _zero_and_offload(self, processes: int, on_gpus: bool) -> list[tuple[int, Offload]]:
-        pins = self.stage.resources
-        every: tuple[tuple[int, Offload], ...]
-        if self.stage.method == "evaluate":
-            every = ((0, "none"), (3, "none"))
-        else:
-            every = (
-                (0, "none"),
-                (1, "none"),
-                (1, "optimizer"),
-                (2, "none"),
-                (2, "optimizer"),
-                (3, "none"),
-                (3, "optimizer"),
-                (3, "all"),
-            )
-        found = [
-            (zero, offload)
-            for zero, offload in every
-            if pins.zero_stage in (None, zero) and pins.offload in (None, offload)
-        ]
-        if pins.zero_stage is None:
-            # ZeRO 2 does all that 1 does in less memory, and accumulates in float32.
-            found = [pair for pair in found if pair[0] != 1]
-            if not on_gpus:
-                # Host memory is all there is: nothing to offload to, little to divide.
-                found = [pair for pair in found if pair == (0, "none")] or found
-            elif processes == 1:
-                # Nothing to divide by: DeepSpeed only serves to offload.
-                found = [pair for pair in found if pair[0] == 0 or pair[1] != "none"]
-        return found
-
-    def _search(self, layout: Layout, host: int) -> Choice | Misfit:
-        batches = self.batches(layout.processes)
-        best: Choice | None = None
-        closest: Misfit | None = None
-        for keywords in self.variants(layout):
-            smallest = Settings(**keywords, micro_batch=batches[-1][0], accumulation=batches[-1][1])
-            misfit = self._misfit(layout, smallest, host)
-            if misfit is not None:
-                if closest is None or misfit.distance < closest.distance:
-                    closest = misfit
-                continue
-            for micro, accumulation in batches:
-                settings = Settings(**keywords, micro_batch=micro, accumulation=accumulation)
-                if self._misfit(layout, settings, host) is None:
-                    break
-            cost = score(layout.processes, 1.0, self._time(settings))
-            choice = Choice(layout, settings, self.estimate(settings), cost)
-            # The simplest of equals: variants come from the plainest to the most frugal.
-            if best is None or choice.rank < (best.rank[0], best.cost * 0.999):
-                best = choice
-        if best is not None:
-            return best
-        assert closest is not None
-        return closest
-
-    def _misfit(self, layout: Layout, settings: Settings, host: int) -> Misfit | None:
-        found = self.estimate(settings)
-        # With stand-in GPUs too: their host memory is what the profile says of the node.
-        on_node = host_bytes(found, layout.per_node)
-        usable = self.usable(layout, settings)
-        misfit = Misfit(layout, settings, found.peak.total, usable, on_node, host)
-        return misfit if misfit.on_gpu or misfit.on_host else None
-
-    def _time(self, settings: Settings) -> float:
-        if settings not in self._hours:
-            total = self.global_batch or settings.micro_batch * settings.processes
-            if total not in self._work:
-                self._work[total] = work_of(self.stage, self.shapes, total)
-            self._hours[settings] = hours(self._work[total], settings, self.cluster)
-        return self._hours[settings]
-
     def _price(self, layout: Layout) -> float:
         if layout.group.gpu is None:
             return 1.0
         return self.cluster.gpus[layout.group.gpu].price
+
+
+def _order(opened: _Open, value: tuple[float, ...]) -> tuple[object, ...]:
+    layout = opened.layout
+    return value, layout.nodes, layout.processes, opened.plainness
 
 
 def device_bytes(cluster: Cluster, layout: Layout) -> int:

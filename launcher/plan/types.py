@@ -9,6 +9,7 @@ from typing import Any
 from launcher.cluster.types import Cluster
 from launcher.memory.types import MemoryEstimate
 from launcher.plan.calibration import Calibration
+from launcher.plan.objective import Objective
 from launcher.recipe.types import Offload, Stage
 
 SCHEMA_VERSION = 1
@@ -28,6 +29,8 @@ class Allocation:
     host_memory_gib: float
     """Host memory a node (GiB)."""
     time_minutes: int
+    signal_lead_s: int = 120
+    """Seconds between the warning signal and the end of the time limit."""
 
     @property
     def processes(self) -> int:
@@ -41,6 +44,48 @@ class Rejected:
 
     what: str
     why: str
+    hours: float | None = None
+    """Predicted length of the stage there; None: it does not fit, or cannot be used."""
+    gpu_hours: float | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """How fast a stage will be. See `launcher.plan.step_time` for what it is from."""
+
+    step_seconds: float
+    """Of one optimizer step, the rollouts' share included; of evaluation, of one batch."""
+    slowest_step_seconds: float
+    """Of a step with its rollout."""
+    tokens_per_second: float
+    """Over all GPUs, of the sequences that are trained on (evaluation: answered), padding apart."""
+    mfu: float | None
+    """Arithmetic that the method asks for, over the GPUs' peak; None on processors."""
+    steps: int | None
+    """Of the whole stage, as its trainer counts them; None: the rows of the data are not known."""
+    seconds: float | None
+    """Of the whole stage, with start and checkpoints; None: as above."""
+    gpu_hours: float | None
+    cost: float | None
+    """GPU-hours × the type's price."""
+    doubt: str = ""
+    """Why no time limit was derived from it; empty: one was."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What a stage writes."""
+
+    checkpoint_bytes: int
+    checkpoints: int
+    """That lie there at once, the one that is being written included."""
+    model_bytes: int
+    save_seconds: float
+    """Of one checkpoint, at the profile's `storage_gbs`."""
+
+    @property
+    def total_bytes(self) -> int:
+        return self.checkpoint_bytes * self.checkpoints + self.model_bytes
 
 
 @dataclass(frozen=True)
@@ -66,6 +111,13 @@ class StagePlan:
     `ds3_gather_for_generation`); False where that does not fit, which is slow."""
     calibration: Calibration = field(default_factory=Calibration)
     """What past runs say of the estimate and of the margin."""
+    prediction: Prediction | None = None
+    """None where nothing is run."""
+    disk: Disk | None = None
+    save_steps: int | None = None
+    """Optimizer steps between checkpoints; None: the stage makes none, or not by steps."""
+    advice: tuple[str, ...] = ()
+    """What a small change of the recipe would buy."""
 
     @property
     def name(self) -> str:
@@ -96,6 +148,9 @@ class Plan:
     """In run order. A stage with `use` stands in it without being run."""
     evidence: str = ""
     """`Evidence.digest` of the past runs that it was made with."""
+    objective: Objective = "cost"
+    notes: tuple[str, ...] = ()
+    """What could not be taken into account, in sentences."""
 
     def stage(self, name: str) -> StagePlan:
         """The plan of the stage called `name`. Raises KeyError."""

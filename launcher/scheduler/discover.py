@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from launcher.cluster.gpu_types import gpu_of
 from launcher.cluster.types import Cluster, Gpu, NodeGroup, Partition
 from launcher.errors import LauncherError, SchedulerUnavailable
 from launcher.scheduler import nvidia_smi
-from launcher.cluster.gpu_types import gpu_of
 
 STAND_IN = "gpu_stand_in"
 """The node feature by which a development cluster says that its GPUs compute nothing."""

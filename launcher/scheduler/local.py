@@ -43,7 +43,7 @@ class _Executor(submitit.LocalExecutor):
         gpus = allocation.tasks_per_node if allocation.gpu else 0
         self.update_parameters(
             timeout_min=allocation.time_minutes,
-            signal_delay_s=sbatch.signal_lead_s(allocation.time_minutes),
+            signal_delay_s=allocation.signal_lead_s,
             tasks_per_node=allocation.tasks_per_node,
             gpus_per_node=gpus,
             stderr_to_stdout=True,

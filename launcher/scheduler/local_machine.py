@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from launcher.cluster.gpu_types import gpu_of
 from launcher.cluster.types import Cluster, Gpu, NodeGroup, Partition
 from launcher.errors import LauncherError
 from launcher.scheduler import nvidia_smi
 from launcher.scheduler.discover import Run
-from launcher.cluster.gpu_types import gpu_of
 
 _CGROUP = Path("/sys/fs/cgroup")
 # Version 2 and version 1: the memory limit, then quota and period of the processors.

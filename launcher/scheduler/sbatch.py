@@ -11,10 +11,6 @@ from launcher.cluster.types import Cluster
 from launcher.plan.types import Allocation
 from launcher.scheduler.jobs import JobRequest
 
-# Seconds between the warning signal and the end of the time limit. Slurm may send it a minute
-# early.
-SIGNAL_LEAD_S = 120
-
 # The variables of the submitting shell that a job sees. Nothing else travels: a token in the
 # environment would otherwise lie in the controller's state folder.
 EXPORTED = (
@@ -52,7 +48,7 @@ def parameters(request: JobRequest) -> dict[str, Any]:
         "qos": partition.qos or cluster.qos,
         "constraint": cluster.constraint,
         "wckey": None,
-        "signal_delay_s": signal_lead_s(allocation.time_minutes),
+        "signal_delay_s": allocation.signal_lead_s,
         "stderr_to_stdout": True,
         "setup": setup(request),
         # 22.05 does not hand --cpus-per-task on to srun, and --export would stop at the script.
@@ -63,11 +59,6 @@ def parameters(request: JobRequest) -> dict[str, Any]:
         ],
         "additional_parameters": extra,
     }
-
-
-def signal_lead_s(time_minutes: int) -> int:
-    """Seconds between the warning signal and the end of a time limit."""
-    return min(SIGNAL_LEAD_S, time_minutes * 60 // 2)
 
 
 def setup(request: JobRequest) -> list[str]:

@@ -26,8 +26,8 @@ class CommandFailed(LauncherError):
     """A program ended with an error. `message` holds its own words."""
 
 
-def run(argv: Sequence[str], timeout: float = 30) -> str:
-    """What `argv` prints on standard output.
+def run(argv: Sequence[str], timeout: float = 30, *, both: bool = False) -> str:
+    """What `argv` prints on standard output; with `both`, on standard error after it.
 
     Raises SchedulerUnavailable when the program is missing, silent for `timeout` seconds, or says
     that the controller does not answer; CommandFailed when it ends with another error.
@@ -49,6 +49,23 @@ def run(argv: Sequence[str], timeout: float = 30) -> str:
     if done.returncode != 0:
         words = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
         raise unavailable(words) or CommandFailed(said(words, name))
+    return done.stdout + done.stderr if both else done.stdout
+
+
+def converse(argv: Sequence[str], text: str) -> str:
+    """What `argv` prints on standard output when given `text` on standard input.
+
+    Raises LauncherError when the program is missing or
+    ends with an error, with the last thing that it said.
+    """
+    try:
+        done = subprocess.run(argv, input=text, capture_output=True, text=True)
+    except OSError as error:
+        raise LauncherError(f"{argv[0]} cannot be started: {error.strerror}") from error
+    if done.returncode != 0:
+        words = [line for line in done.stderr.splitlines() if line.strip()]
+        last = words[-1].strip() if words else f"exit code {done.returncode}"
+        raise CommandFailed(last.removeprefix("error: "))
     return done.stdout
 
 
