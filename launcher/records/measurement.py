@@ -30,8 +30,9 @@ class PhaseMeasurement:
 @dataclass(frozen=True)
 class Measurement:
     phases: Mapping[str, PhaseMeasurement] = field(default_factory=dict)
-    """`load`; `rollout`, `score` (online), `update` (forward and backward), `optimizer step`;
-    `data`, `evaluate`, `save`; and `STEP`."""
+    """`load`, `data`; of a step `rollout` and `score` (online), `update` (forward and backward) and
+    `optimizer step`; `evaluate`, `save`; of an evaluation `generate`, `score`, `reward`, `compare`;
+    and `STEP`."""
     tokens: int | None = None
     """Of the largest forward pass that had gradients; None where none had."""
     last_phase: str = ""

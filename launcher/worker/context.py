@@ -93,10 +93,14 @@ class Context:
     def enter(self, phase: str, total: int | None = None) -> None:
         """Say that a new phase of the stage begins."""
         self.phase_started = time.time()
-        if self.meter is not None:
-            # Of a training the steps tell; what comes before the first is the first data.
-            self.meter.enter("data" if phase == "train" else phase)
+        # Of a training the steps tell; what comes before the first is the first data.
+        self.measure("data" if phase == "train" else phase)
         self.report(phase, 0, total)
+
+    def measure(self, phase: str) -> None:
+        """Measure what comes as this phase, without a word to the progress file."""
+        if self.meter is not None:
+            self.meter.enter(phase)
 
     def report(
         self,

@@ -109,8 +109,8 @@ def fit(context: Context, trainer: Any) -> Finished | None:
     trainer.remove_callback(PrinterCallback)
     if context.meter is not None:
         watch_tokens(context.meter, trainer.model)
-        if hasattr(trainer, "on_phase"):
-            trainer.on_phase = context.meter.enter
+    if hasattr(trainer, "on_phase"):
+        trainer.on_phase = context.measure
     began = time.time()
     trainer.train(resume_from_checkpoint=newest_checkpoint(context.paths.checkpoints))
     if trainer.state.global_step < trainer.state.max_steps:

@@ -55,6 +55,7 @@ def evaluate(
     seed: int,
     on_progress: Callable[[int, int], None],
     deepspeed: Mapping[str, Any] | None = None,
+    on_phase: Callable[[str], None] = lambda _phase: None,
 ) -> EvaluationResult:
     """Compare `candidates` (label → folder of a model or of an adapter) on the prompts of `rows`.
 
@@ -62,7 +63,8 @@ def evaluate(
     "prompt", text or messages; their other columns go to the functions of `scores` (label →
     `/abs/file.py:function`). The KL divergence to `reference` is the mean log-ratio on the sampled
     tokens at the sampling temperature (at 1 for greedy decoding). `on_progress(done, total)` counts
-    batches. In a process group, each rank takes its share of the rows, and all return the same;
+    batches, `on_phase` is told what begins: `generate`, `score`, `reward`, `compare`. In a process
+    group, each rank takes its share of the rows, and all return the same;
     with `deepspeed`, a ZeRO-3 configuration, the ranks also share each model's weights.
 
     Raises UsageError for a model of the wrong kind and for a score function that cannot be used,
@@ -87,13 +89,17 @@ def evaluate(
     )
     written: dict[str, list[Completion]] = {}
     ratios: dict[str, list[float] | None] = dict.fromkeys(candidates)
+    on_phase("generate")
     for label, folder in candidates.items():
         written[label], ratios[label] = judge.write(
             folder, with_log_probabilities=reference is not None and label in others
         )
     if reference is not None:
+        on_phase("score")
         judge.subtract_reference(reference, written, ratios)
+    on_phase("reward")
     rewards = judge.rewards(reward_model, written)
+    on_phase("compare")
     judged = {
         label: _gathered(judge.judged(label, written, ratios, rewards, functions), len(rows), world)
         for label in candidates

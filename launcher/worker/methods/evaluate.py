@@ -47,6 +47,7 @@ def run(context: Context, stop: Stop) -> Finished:
         seed=stage.seed,
         on_progress=lambda done, total: context.report("evaluate", done, total),
         deepspeed=context.stage_plan.deepspeed,
+        on_phase=context.measure,
     )
     if context.is_main:
         evaluation.write(context.paths, result)
