@@ -18,6 +18,7 @@ from launcher.errors import LauncherError
 VERBS = {
     "validate": "Check a recipe and print it as it was understood.",
     "plan": "Show what a recipe would run, and on which machines.",
+    "estimate": "Show the memory that training takes, item by item.",
     "submit": "Queue a recipe's stages, or rejoin the run that it already has.",
     "status": "Show how a run stands.",
     "logs": "Print the logs of a run's stages.",

@@ -1,4 +1,4 @@
-"""One stage's memory under given settings, on its own: what a plan decides, stated instead. Pure."""
+"""One stage's memory under settings that are given, where a plan would choose them. Pure."""
 
 from __future__ import annotations
 

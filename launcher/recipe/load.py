@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from launcher.recipe import overrides as on_top
 from launcher.recipe.check import check
-from launcher.recipe.document import Node, plain
+from launcher.recipe.document import Node, parse, plain
 from launcher.recipe.graph import in_order
 from launcher.recipe.problems import Problem, RecipeErrors, has_secret, join
 from launcher.recipe.reading import Reading, where
@@ -24,7 +25,19 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
     folder of the file that states them (of an override: the current folder), and come back
     absolute. Raises RecipeErrors with every problem that was found.
     """
-    document = on_top.apply(read_source(source), overrides)
+    return _load(on_top.apply(read_source(source), overrides))
+
+
+def recipe_of(text: str, label: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a whole document that stands in no file; problems are said to be in `label`.
+
+    Relative paths are the current folder's. Raises RecipeErrors.
+    """
+    document = parse(text.encode(), label, Path.cwd(), argument=True)
+    return _load(on_top.apply(document, overrides))
+
+
+def _load(document: Node) -> Recipe:
     problems: list[Problem] = []
     _strings(document, "", problems)
     checked = check(document, RECIPE, "", problems)
