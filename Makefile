@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
-.PHONY: setup demo test test-long lint format snapshot golden dev-cluster system-packages clean
+.PHONY: setup demo test test-long lint format snapshot golden traces dev-cluster system-packages clean
 
 setup: $(VENV)/.ready  ## the virtual environment, with the pinned versions
 
@@ -45,6 +45,9 @@ format: setup
 
 snapshot: setup  ## read the fields of the installed TRL's configs anew
 	$(BIN)/python -m launcher.worker.snapshot
+
+traces: setup  ## trace the grid that the memory formula is held against anew (ten minutes)
+	$(BIN)/python -m launcher.worker.trace.grid tests/data/traces.json
 
 golden: setup  ## write the expected plans and scripts anew; read the diff
 	$(BIN)/python -m pytest tests/golden --update-golden

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,6 @@ from launcher.worker.context import versions
 from launcher.worker.trace.cases import Case, cases
 from launcher.worker.trace.request import Request, Trace
 from launcher.worker.trace.step import trace
-
-
-def request_of(row: Mapping[str, Any]) -> Request:
-    """What a row of the file asks for."""
-    return msgspec.convert({key: row[key] for key in row if key in Case.__annotations__}, Request)
 
 
 def row_of(case: Case) -> dict[str, Any]:

@@ -29,6 +29,7 @@ MODELLED = (
     "the gradient norm's partial results (4 bytes for 65536 elements of the largest tensor)",
     "PPO's generalised advantages: their two results, not the loop over tokens",
     "generation: the first and the last forward pass are run, sampling is three rows of logits",
+    "rows are equally long: sdpa's mask of padded rows, and keys repeated for it, are not there",
     "left out: the workspace of cuBLAS (8 MiB, on Hopper 32), streams and the CUDA context",
 )
 

@@ -66,9 +66,13 @@ class Builder:
             )
 
     def new_reward_model(self, role: str) -> Any:
-        """As `launcher.worker.models.new_reward_model`: its head trains in float32."""
+        """As `launcher.worker.models.new_reward_model`: its head trains in float32.
+
+        Unless the stack has all that trains in half precision.
+        """
         model = self.classifier(role, self.trained)
-        if self._stack is None or self._stack.weights == "float32":
+        half = self._stack is not None and self._stack.weights != "float32"
+        if self._request.stage.peft is not None or not half:
             model.score.float()
         return model
 

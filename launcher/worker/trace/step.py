@@ -55,6 +55,8 @@ def _refusal(request: Request) -> str | None:
     settings, stage = request.settings, request.stage
     if settings.processes > 1 or settings.zero_stage > 0:
         return "the trace runs one process without DeepSpeed; the formula adds what ZeRO divides"
+    if settings.device == "cpu":
+        return "the trace counts what a GPU would hold"
     if stage.method not in TRAINERS:
         return f"the method {stage.method} has no training step that could be traced"
     if stage.peft is not None and stage.peft.quantization is not None:
