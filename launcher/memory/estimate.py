@@ -19,7 +19,7 @@ from launcher.memory.lengths import Lengths, lengths
 from launcher.memory.models import Resident, residents
 from launcher.memory.passes import Batch, kept, merge, read, total, training
 from launcher.memory.process import around
-from launcher.memory.stack import Stack, stack_of, width
+from launcher.memory.stack import Stack, gathered, stack_of, width
 from launcher.memory.states import States, exchange, states
 from launcher.memory.types import MemoryEstimate, Phase, Settings
 from launcher.memory.walk import Items
@@ -71,6 +71,11 @@ class _Job:
         }
         self.length: Lengths = lengths(self.stage, self.models[0].shape)
 
+    @property
+    def sharded(self) -> bool:
+        """Whether FSDP gives each process a part of everything."""
+        return self.stack.sharding == "fsdp" and self.settings.zero_stage > 0
+
     def training(self) -> list[tuple[str, Items]]:
         settings, held = self.settings, self.held.values()
         online = METHODS[self.stage.method].online
@@ -80,14 +85,19 @@ class _Job:
         gradients = sum(each.gradients for each in held)
         exchanged = self._exchange(self.models)
         exchanged["buckets"] = exchanged.get("buckets", 0) + sum(each.buckets for each in held)
-        # Gradients appear as they are made where they live alone and no earlier ones are there.
-        appear = settings.zero_stage == 0 and settings.accumulation == 1 and settings.processes == 1
-        there = {} if appear else {"gradients": float(gradients)}
+        # Gradients appear as they are made where no earlier ones are there, but FSDP's shards of
+        # them are counted at once. DeepSpeed and data parallelism keep room for all of them.
+        alone = self.sharded or (settings.zero_stage == 0 and settings.processes == 1)
+        appear = alone and settings.accumulation == 1
+        room = {"gradients": float(gradients)}
         loss, backward = self._passes(appear)
         phases = [
             ("load", base),
-            ("loss", merge((steady, exchanged, there, loss))),
-            ("backward", merge((steady, exchanged, there, backward))),
+            ("loss", merge((steady, exchanged, {} if appear else room, loss))),
+            (
+                "backward",
+                merge((steady, exchanged, {} if appear and not self.sharded else room, backward)),
+            ),
         ]
         step = sum(each.step for each in held)
         phases.append(
@@ -111,6 +121,7 @@ class _Job:
             batch,
             checkpointing=settings.gradient_checkpointing,
             keeps_gradients=keeps_gradients,
+            sharded=self.sharded,
         )
         for other in self.models[1:]:
             if other.trained:
@@ -176,7 +187,8 @@ class _Job:
         """How `model` is walked; what only reads is in the precision of the products."""
         peft = self.stage.peft if model.adapters else None
         if model.trained:
-            return Kind(model.shape, self.stack, peft, trains)
+            stack = gathered(self.stack) if self.sharded else self.stack
+            return Kind(model.shape, stack, peft, trains)
         stack = replace(self.stack, weights=self.stack.compute, autocast=False)
         return Kind(model.shape, stack, None, trains=False)
 

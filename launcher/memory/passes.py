@@ -31,10 +31,17 @@ class Batch:
 
 
 def training(
-    kind: Kind, output: Output, batch: Batch, *, checkpointing: bool, keeps_gradients: bool
+    kind: Kind,
+    output: Output,
+    batch: Batch,
+    *,
+    checkpointing: bool,
+    keeps_gradients: bool,
+    sharded: bool = False,
 ) -> tuple[Items, Items]:
     """(the end of the forward pass, the peak of the backward pass) in bytes, over what is there
-    before a step. `keeps_gradients`: gradients are not there yet, and appear as they are made."""
+    before a step. `keeps_gradients`: gradients are not there yet, and appear as they are made; to
+    FSDP (`sharded`) a block gives its gradients away when it has been walked."""
     layers, tokens, length = kind.shape.layers, batch.tokens, batch.length
     options = {"checkpointing": checkpointing, "keeps_gradients": keeps_gradients}
     block, first = profile(kind, **options), profile(kind, **options, first=True)
@@ -45,7 +52,8 @@ def training(
         return {name: each * times for name, each in bytes_of(live, tokens, length).items()}
 
     fixed = {"activations": _positions(kind, batch)}
-    bottom, left = size(first.kept), size(end.gradients)
+    bottom = size(first.kept)
+    left, gradients = ({}, {}) if sharded else (size(end.gradients), block.gradients)
     whole = merge((fixed, bottom, size(block.kept, layers - 1)))
     # The last block's own kept memory is among its moments; of a model of one it is the first's.
     below = merge((fixed, bottom, size(block.kept, layers - 2))) if layers > 1 else fixed
@@ -65,11 +73,23 @@ def training(
         (
             (whole, end.backward.highest(tokens, length)),
             (below, left, inner),
-            (fixed, left, size(block.gradients, layers - 1), lowest),
-            (left, size(block.gradients, layers), _embedding(kind, tokens, keeps_gradients)),
+            (fixed, left, size(gradients, layers - 1), lowest),
+            (left, size(gradients, layers), _embedding(kind, tokens, keeps_gradients)),
+            *([_held_by_fsdp(kind, batch, whole, lowest)] if sharded and checkpointing else []),
         )
     )
     return loss, backward
+
+
+def _held_by_fsdp(kind: Kind, batch: Batch, whole: Items, lowest: Items) -> tuple[Items, ...]:
+    """FSDP's hooks on the inputs of blocks with frozen parameters hold them, and under reentrant
+    checkpointing their gradients too, until the backward pass has ended (`_runtime_utils.py`,
+    `_register_post_backward_reshard_only_hook`)."""
+    if kind.full or not kind.stack.reentrant:
+        return (whole,)
+    stream = float(batch.tokens * kind.shape.hidden * kind.stack.stream)
+    # The lowest block's input and the gradient of its output are among its moments, too.
+    return whole, {"activations": (kind.shape.layers - 3) * stream}, lowest
 
 
 def kept(kind: Kind, batch: Batch, *, checkpointing: bool) -> Items:

@@ -7,7 +7,7 @@ names a mechanism that moves memory, so that a run of another framework is descr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from launcher.memory.types import Settings
@@ -51,6 +51,9 @@ class Stack:
     `cross_entropy`, which needs no log-softmax and writes the gradient over the logits."""
     sharding: Literal["zero", "fsdp"] = "zero"
     """Whose rules divide states where `Settings.zero_stage` is above 0."""
+    reentrant: bool = False
+    """Whether checkpoints are torch's older kind, which makes a whole block again before it walks
+    it."""
 
     @property
     def stream(self) -> int:
@@ -61,6 +64,11 @@ class Stack:
 def width(dtype: Dtype) -> int:
     """Bytes of one element."""
     return 4 if dtype == "float32" else 2
+
+
+def gathered(stack: Stack) -> Stack:
+    """What a block sees under FSDP: parameters gathered in the precision of the products."""
+    return replace(stack, weights=stack.compute, adapters=stack.compute)
 
 
 def stack_of(stage: Stage, settings: Settings) -> Stack:

@@ -44,21 +44,22 @@ def states(model: Resident, stack: Stack, settings: Settings) -> States:
       moments 12, and at the step a float32 copy of the gradient partition, 4;
     - in float32: weight 4, gradient 4, master and moments 12, and 4 at the step.
     ZeRO divides optimizer states by the number of processes from stage 1 on, gradients from 2,
-    weights (frozen ones too) at 3.
+    weights (frozen ones too) at 3. FSDP divides all of them, each in its own width.
     """
     n, trained = settings.processes, model.trained
     own = width(stack.adapters if model.adapters else stack.weights)
     frozen = _frozen(model, stack)
-    if settings.zero_stage == 0:
-        rule = optimizer(stack.optimizer)
-        moments = int((rule.moments * own + rule.fixed) * trained)
+    fsdp = stack.sharding == "fsdp" and settings.zero_stage > 0
+    if settings.zero_stage == 0 or fsdp:
+        rule, shards = optimizer(stack.optimizer), n if fsdp else 1
+        moments = int((rule.moments * own + rule.fixed) * trained / shards)
         return States(
-            weights=frozen + own * trained,
-            gradients=own * trained,
+            weights=(frozen + own * trained) // shards,
+            gradients=own * trained // shards,
             optimizer=0 if rule.paged else moments,
-            step=int(rule.copies * own * trained),
+            step=int(rule.copies * own * trained / shards),
             host=moments if rule.paged else 0,
-            buckets=own * trained if n > 1 else 0,
+            buckets=own * trained if n > 1 and not fsdp else 0,
         )
     half = width(stack.weights)
     gradients = (4 if settings.zero_stage >= 2 else half) * trained
@@ -91,9 +92,11 @@ def _frozen(model: Resident, stack: Stack) -> int:
 
 
 def exchange(models: tuple[Resident, ...], stack: Stack, settings: Settings) -> dict[str, int]:
-    """DeepSpeed's communication buffers (bytes): buckets, and the parameters ZeRO-3 gathers."""
+    """Communication buffers (bytes): DeepSpeed's buckets, and the parameters that are gathered."""
     if settings.zero_stage == 0:
         return {}
+    if stack.sharding == "fsdp":
+        return {"gathered weights": _fsdp_units(models, stack)}
     size = width(stack.weights)
     trained = sum(model.trained for model in models)
     total = sum(model.parameters for model in models)
@@ -107,3 +110,17 @@ def exchange(models: tuple[Resident, ...], stack: Stack, settings: Settings) -> 
     live = max(settings.live_parameters + settings.prefetch_bucket, 2 * largest)
     items["gathered weights"] = size * min(live, total)
     return items
+
+
+def _fsdp_units(models: tuple[Resident, ...], stack: Stack) -> int:
+    """FSDP gathers the unit of embedding, last norm and head for the whole pass, and one block."""
+    size, found = width(stack.compute), 0
+    for model in models:
+        shape = model.shape
+        blocks = shape.layers * shape.layer_parameters
+        root = size * max(0, shape.parameters - blocks)
+        frozen = _frozen(model, stack) - size * (model.frozen - model.packed)
+        matrices = frozen if model.adapters else size * model.packed
+        block = (matrices + size * (blocks - model.packed)) // shape.layers
+        found = max(found, root + block)
+    return found

@@ -97,8 +97,9 @@ def profile(
     if checkpointing:
         kept: Live = {"activations": per_token(kind.shape.hidden * kind.stack.stream)}
         copies, forward = _without_saving(kind)
-        # It is made again up to the last tensor that is saved, at the first use of one.
-        made = made[: tape.last_saved]
+        if not kind.stack.reentrant:
+            # It is made again up to the last tensor that is saved, at the first use of one.
+            made = made[: tape.last_saved]
     else:
         copies, forward = {}, Moments(made)
         del x
@@ -113,7 +114,9 @@ def profile(
         if made:
             tape.moments.clear()
 
-    tape.backward(root, gradient, before_use=remake)
+    if kind.stack.reentrant:
+        remake()
+    tape.backward(root, gradient, before_use=None if kind.stack.reentrant else remake)
     del gradient
     left = {name: form for name, form in tape.live.items() if name == "gradients"}
     return Profile(kept, copies, forward, Moments([*made, *tape.moments]), _known(left))
