@@ -85,19 +85,16 @@ class _Job:
         gradients = sum(each.gradients for each in held)
         exchanged = self._exchange(self.models)
         exchanged["buckets"] = exchanged.get("buckets", 0) + sum(each.buckets for each in held)
-        # Gradients appear as they are made where no earlier ones are there, but FSDP's shards of
-        # them are counted at once. DeepSpeed and data parallelism keep room for all of them.
+        # Gradients appear as they are made where no earlier ones are there, whole or as FSDP's
+        # shards. DeepSpeed and data parallelism keep room for all of them.
         alone = self.sharded or (settings.zero_stage == 0 and settings.processes == 1)
         appear = alone and settings.accumulation == 1
-        room = {"gradients": float(gradients)}
-        loss, backward = self._passes(appear)
+        room = {} if appear else {"gradients": float(gradients)}
+        loss, backward = self._passes(appear, gradients if self.sharded and appear else None)
         phases = [
             ("load", base),
-            ("loss", merge((steady, exchanged, {} if appear else room, loss))),
-            (
-                "backward",
-                merge((steady, exchanged, {} if appear and not self.sharded else room, backward)),
-            ),
+            ("loss", merge((steady, exchanged, room, loss))),
+            ("backward", merge((steady, exchanged, room, backward))),
         ]
         step = sum(each.step for each in held)
         phases.append(
@@ -107,7 +104,7 @@ class _Job:
             phases[1:1] = self._rollout(steady, vllm)
         return phases
 
-    def _passes(self, keeps_gradients: bool) -> tuple[Items, Items]:
+    def _passes(self, keeps_gradients: bool, shards: float | None) -> tuple[Items, Items]:
         """What the step of one micro-batch adds, at the end of its loss and backwards."""
         stage, settings, main = self.stage, self.settings, self.models[0]
         method = METHODS[stage.method]
@@ -121,7 +118,7 @@ class _Job:
             batch,
             checkpointing=settings.gradient_checkpointing,
             keeps_gradients=keeps_gradients,
-            sharded=self.sharded,
+            shards=shards,
         )
         for other in self.models[1:]:
             if other.trained:

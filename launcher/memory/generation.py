@@ -56,12 +56,13 @@ def writing(writer: Kind, sequences: int, length: Lengths) -> Items:
     shape = writer.shape
     size = width(writer.stack.compute)
     row = 2 * shape.layers * shape.kv_heads * shape.head_dim * size
+    window = shape.sliding_window or length.total
     prompts = block(writer).highest(sequences * length.prompt, length.prompt)
     return merge(
         (
             prompts,
             {
-                "kv cache": float(sequences * length.total * row),
+                "kv cache": float(sequences * min(length.total, window) * row),
                 "logits": float(sequences * shape.vocab * (size + 8)),
             },
         )

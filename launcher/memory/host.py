@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from launcher.memory.lengths import whole
 from launcher.memory.models import Resident
 from launcher.memory.types import GIB, Settings
 from launcher.recipe.types import Stage
 
 HOST_BASE = {"cuda": 8 * GIB, "cpu": 3 * GIB // 2}
-"""Host memory of a process beside its tensors: libraries, pinned buffers, data workers."""
+"""Host memory of a process beside its tensors: libraries and pinned buffers."""
+DATA_WORKER = GIB // 2
+"""A data worker's own pages: forked, it shares the trainer's until it writes."""
 KERNEL_BUILD = 3 * GIB
 """DeepSpeed compiles a kernel on the node that first uses it, two files at once: 1.4 GiB each,
 measured with g++ 12 and torch 2.13. One process of a node builds while the others wait."""
@@ -17,7 +20,8 @@ def host_memory(
     models: tuple[Resident, ...], stage: Stage, settings: Settings, offloaded: int, peak: int
 ) -> int:
     """Bytes of one process; on a CPU cluster `peak` is among them."""
-    host = offloaded + HOST_BASE[settings.device]
+    workers = whole(stage.train, "dataloader_num_workers", 0)
+    host = offloaded + HOST_BASE[settings.device] + workers * DATA_WORKER
     return host + (peak if settings.device == "cpu" else _loading(models, stage, settings))
 
 

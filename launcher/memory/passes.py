@@ -37,11 +37,11 @@ def training(
     *,
     checkpointing: bool,
     keeps_gradients: bool,
-    sharded: bool = False,
+    shards: float | None = None,
 ) -> tuple[Items, Items]:
     """(the end of the forward pass, the peak of the backward pass) in bytes, over what is there
     before a step. `keeps_gradients`: gradients are not there yet, and appear as they are made; to
-    FSDP (`sharded`) a block gives its gradients away when it has been walked."""
+    FSDP a block gives its gradients away when it has been walked, for `shards` of all."""
     layers, tokens, length = kind.shape.layers, batch.tokens, batch.length
     options = {"checkpointing": checkpointing, "keeps_gradients": keeps_gradients}
     block, first = profile(kind, **options), profile(kind, **options, first=True)
@@ -53,7 +53,9 @@ def training(
 
     fixed = {"activations": _positions(kind, batch)}
     bottom = size(first.kept)
-    left, gradients = ({}, {}) if sharded else (size(end.gradients), block.gradients)
+    left, above = size(end.gradients), size(block.gradients, layers - 1)
+    if shards is not None:
+        left, above = {}, {"gradients": shards}
     whole = merge((fixed, bottom, size(block.kept, layers - 1)))
     # The last block's own kept memory is among its moments; of a model of one it is the first's.
     below = merge((fixed, bottom, size(block.kept, layers - 2))) if layers > 1 else fixed
@@ -73,9 +75,13 @@ def training(
         (
             (whole, end.backward.highest(tokens, length)),
             (below, left, inner),
-            (fixed, left, size(gradients, layers - 1), lowest),
-            (left, size(gradients, layers), _embedding(kind, tokens, keeps_gradients)),
-            *([_held_by_fsdp(kind, batch, whole, lowest)] if sharded and checkpointing else []),
+            (fixed, left, above, lowest),
+            (left, above, size(block.gradients), _embedding(kind, tokens, keeps_gradients)),
+            *(
+                [_held_by_fsdp(kind, batch, whole, lowest)]
+                if shards is not None and checkpointing
+                else []
+            ),
         )
     )
     return loss, backward
