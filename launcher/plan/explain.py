@@ -96,25 +96,28 @@ def _worse(rival: Choice, chosen: Choice, search: Search) -> str:
     figures = f"{spell_hours(rival.duration.hours)} h"
     if rival.layout.on_gpus:
         figures += f", {spell_hours(rival.gpu_hours)} GPU-hours"
-    if rival.value == chosen.value:
-        if rival.layout.partition.preemptible and not chosen.layout.partition.preemptible:
-            return "costs the same, and may be preempted"
-        return f"costs the same ({figures})"
-    ratio = rival.cost / chosen.cost
+    words = f"{_compared(rival, chosen, search)} ({figures})"
+    if rival.layout.partition.preemptible and not chosen.layout.partition.preemptible:
+        words += ", and may be preempted"
+    return words
+
+
+def _compared(rival: Choice, chosen: Choice, search: Search) -> str:
+    cost = rival.cost / chosen.cost
     slower = rival.duration.hours / chosen.duration.hours
     if search.objective == "gpus" and rival.layout.processes > chosen.layout.processes:
-        return f"takes more GPUs ({figures})"
-    if search.objective == "time":
-        return f"takes {slower:.2f} times as long ({figures})"
+        return "takes more GPUs"
+    if search.objective == "time" and slower > 1:
+        return f"takes {slower:.2f} times as long"
     if search.objective == "start" and rival.value[0] > chosen.value[0]:
-        return f"starts {_minutes(rival, chosen, search)} minutes later ({figures})"
-    if ratio < 1 and slower <= 1:
-        return (
-            f"costs {ratio:.2f} of that, on larger cards, which are for what needs them ({figures})"
-        )
-    if ratio < 1:
-        return f"takes {slower:.1f} times as long for {ratio:.2f} of the cost ({figures})"
-    return f"costs {ratio:.2f} times as much ({figures})"
+        return f"starts {_minutes(rival, chosen, search)} minutes later"
+    if abs(cost - 1) < 0.01:
+        return "costs the same"
+    if cost > 1:
+        return f"costs {cost:.2f} times as much"
+    if slower > 1:
+        return f"takes {slower:.1f} times as long for {cost:.2f} of the cost"
+    return f"costs {cost:.2f} of that, on larger cards, kept for what needs them"
 
 
 def _minutes(rival: Choice, chosen: Choice, search: Search) -> int:

@@ -38,18 +38,25 @@ from launcher.recipe.types import Stage
 HOST_FACTOR = 1.25
 """Host memory asked for, over the estimate: page cache, data workers."""
 
-_Entry = tuple[tuple[object, ...], int, bool, "_Open"]
+_Entry = tuple[tuple[object, ...], int, "_Open"]
+
+
+_Timed = tuple[tuple[float, ...], int, Settings, Duration]
+"""A batch size: value, micro-batch, settings, duration."""
 
 
 @dataclass(frozen=True)
 class _Open:
-    """Settings but for the batch sizes, and what each of those would be worth."""
+    """Settings but for the batch sizes, to be tried on a layout: first by a bound of what they are
+    worth, then by the worth of each batch size, then by what fits."""
 
     layout: Layout
     keywords: dict[str, Any]
     plainness: int
-    sizes: tuple[tuple[tuple[float, ...], int, int, Duration], ...]
-    """(value, micro-batch, accumulation, duration), the best first."""
+    timed: tuple[_Timed, ...] = ()
+    """The batch sizes, the best first."""
+    fits: bool = False
+    """Whether those that do not fit are gone."""
 
     def settings(self, micro: int, accumulation: int) -> Settings:
         return Settings(**self.keywords, micro_batch=micro, accumulation=accumulation)
@@ -69,10 +76,10 @@ class Search:
     availability: Availability | None = None
     _estimates: dict[Settings, tuple[MemoryEstimate, Calibration]] = field(default_factory=dict)
     _learned: dict[Kind, Learned] = field(default_factory=dict)
-    _least: dict[tuple[int, int, str], int] = field(default_factory=dict)
+    _least: dict[tuple[int, int, str], float] = field(default_factory=dict)
     _work: dict[int, Work] = field(default_factory=dict)
     _speeds: dict[tuple[object, ...], Speed] = field(default_factory=dict)
-    _opened: dict[tuple[object, ...], _Open] = field(default_factory=dict)
+    _bounds: dict[tuple[object, ...], tuple[float, ...]] = field(default_factory=dict)
     _found: dict[tuple[object, ...], Choice | None] = field(default_factory=dict)
 
     def of(self, stage: Stage) -> Search:
@@ -101,15 +108,16 @@ class Search:
         if key not in self._found:
             self._found[key] = self._first_that_fits(layouts, offload)
         found = self._found[key]
-        if found is None or found.layout in layouts:
-            return found
-        # The same nodes under another partition's name.
-        twin = next(
-            each
-            for each in layouts
-            if (each.nodes, each.per_node) == (found.layout.nodes, found.layout.per_node)
-        )
-        return replace(found, layout=twin)
+        if found is None:
+            return None
+        # The same nodes may have been searched under another partition's name.
+        sizes = {(each.nodes, each.per_node): each for each in layouts}
+        layout = sizes[found.layout.nodes, found.layout.per_node]
+        if not layout.partition.preemptible:
+            return replace(found, layout=layout)
+        # Checkpoints come more often there.
+        length = self._duration(layout, found.settings, preemptible=True)
+        return replace(found, layout=layout, duration=length, value=self._value(layout, length))
 
     def on(self, layout: Layout) -> Choice | Misfit:
         """The best settings that fit `layout`, or by how much the most frugal do not."""
@@ -166,69 +174,77 @@ class Search:
         heap: list[_Entry] = []
         for layout in layouts:
             for plainness, keywords in enumerate(self._variants(layout, offload)):
-                if not self._may_fit(layout, keywords):
-                    continue
-                opened = self._open(layout, keywords, plainness, offload)
-                heap.append((_order(opened, opened.sizes[0][0]), len(heap), False, opened))
+                if self._may_fit(layout, keywords):
+                    opened = _Open(layout, keywords, plainness)
+                    heap.append((_order(opened, self._bound(opened)), len(heap), opened))
         heapq.heapify(heap)
         count = len(heap)
         while heap:
-            _, _, fits, opened = heapq.heappop(heap)
-            if not fits:
-                largest = self._largest(opened)
-                kept = tuple(each for each in opened.sizes if each[1] <= largest)
-                if kept:
-                    count += 1
-                    opened = replace(opened, sizes=kept)
-                    heapq.heappush(heap, (_order(opened, kept[0][0]), count, True, opened))
-                continue
-            value, micro, accumulation, length = opened.sizes[0]
-            settings = opened.settings(micro, accumulation)
-            return Choice(
-                opened.layout,
-                settings,
-                self.estimate(settings),
-                length,
-                self._price(opened.layout),
-                value,
-                opened.plainness,
-            )
+            _, _, opened = heapq.heappop(heap)
+            if opened.fits:
+                return self._choice(opened)
+            opened = self._timed(opened) if not opened.timed else self._fitting(opened)
+            if opened.timed:
+                count += 1
+                heapq.heappush(heap, (_order(opened, opened.timed[0][0]), count, opened))
         return None
 
-    def _open(
-        self, layout: Layout, keywords: dict[str, Any], plainness: int, offload: bool
-    ) -> _Open:
-        key = (self._place(layout), layout.nodes, layout.per_node, plainness, offload)
-        if key in self._opened:
-            return replace(self._opened[key], layout=layout)
-        speed, price, wait = self.speed(layout), self._price(layout), self.wait_s(layout)
-        preemptible = layout.partition.preemptible
-        gib = device_bytes(self.cluster, layout) / GIB if layout.on_gpus else 0.0
-        sizes = []
-        for micro, accumulation in self.batches(layout.processes):
-            settings = Settings(**keywords, micro_batch=micro, accumulation=accumulation)
-            length = duration(self.work(settings), settings, speed, preemptible=preemptible)
-            value = rank(self.objective, layout.processes, price, gib, length.hours, wait)
-            sizes.append((value, micro, accumulation, length))
-        # Of equals the larger micro-batch, which hangs least on how fast Python is.
-        sizes.sort(key=lambda each: (each[0], -each[1]))
-        self._opened[key] = _Open(layout, keywords, plainness, tuple(sizes))
-        return self._opened[key]
+    def _choice(self, opened: _Open) -> Choice:
+        layout, (value, _, settings, length) = opened.layout, opened.timed[0]
+        price, plainness = self._price(layout), opened.plainness
+        return Choice(layout, settings, self.estimate(settings), length, price, value, plainness)
 
-    def _largest(self, opened: _Open) -> int:
-        """The largest micro-batch that fits; 0 where none does. Memory grows with it."""
-        ascending = sorted((micro, accumulation) for _, micro, accumulation, _ in opened.sizes)
-        low, high = 0, len(ascending)
-        if not self._fits(opened.layout, opened.settings(*ascending[0])):
-            return 0
-        low = 1
+    def _bound(self, opened: _Open) -> tuple[float, ...]:
+        """No batch size is worth more: the largest, if it needed no padding."""
+        layout = opened.layout
+        size = (layout.processes, layout.per_node)
+        key = (self._place(layout), size, opened.plainness, opened.keywords["offload"])
+        if key not in self._bounds:
+            settings = opened.settings(*self.batches(layout.processes)[-1])
+            work = replace(self.work(settings), pads=False)
+            length = duration(work, settings, self.speed(layout), preemptible=False)
+            self._bounds[key] = self._value(layout, length)
+        return self._bounds[key]
+
+    def _timed(self, opened: _Open) -> _Open:
+        """With what each batch size is worth."""
+        timed: list[_Timed] = []
+        for micro, accumulation in self.batches(opened.layout.processes):
+            settings = opened.settings(micro, accumulation)
+            length = self._duration(opened.layout, settings, preemptible=False)
+            timed.append((self._value(opened.layout, length), micro, settings, length))
+        # Of equals the larger micro-batch, which hangs least on how fast Python is.
+        timed.sort(key=lambda each: (each[0], -each[1]))
+        return replace(opened, timed=tuple(timed))
+
+    def _fitting(self, opened: _Open) -> _Open:
+        """With the batch sizes that fit alone. Memory grows with the micro-batch."""
+        every = sorted(opened.timed, key=lambda each: each[1])
+        low, high = 0, len(every)
         while low < high:
-            middle = (low + high + 1) // 2
-            if self._fits(opened.layout, opened.settings(*ascending[middle - 1])):
+            # The smallest first: where that does not fit, nothing does.
+            middle = (low + high + 1) // 2 if low else 1
+            if self._fits(opened.layout, every[middle - 1][2]):
                 low = middle
             else:
                 high = middle - 1
-        return ascending[low - 1][0]
+        largest = every[low - 1][1] if low else 0
+        kept = tuple(each for each in opened.timed if each[1] <= largest)
+        return replace(opened, timed=kept, fits=True)
+
+    def _duration(self, layout: Layout, settings: Settings, *, preemptible: bool) -> Duration:
+        return duration(self.work(settings), settings, self.speed(layout), preemptible=preemptible)
+
+    def _value(self, layout: Layout, length: Duration) -> tuple[float, ...]:
+        gib = device_bytes(self.cluster, layout) / GIB if layout.on_gpus else 0.0
+        return rank(
+            self.objective,
+            layout.processes,
+            self._price(layout),
+            gib,
+            length.hours,
+            self.wait_s(layout),
+        )
 
     def _fits(self, layout: Layout, settings: Settings) -> bool:
         found = self._measured(layout, settings)
@@ -251,19 +267,23 @@ class Search:
 
         Where past runs correct the estimate, only the estimate itself can tell.
         """
-        settings = Settings(**keywords)
-        if not layout.on_gpus or self._of_kind(settings).observations:
+        if not layout.on_gpus:
             return True
-        key = (settings.processes, settings.zero_stage, settings.offload)
+        key = (layout.processes, keywords["zero_stage"], keywords["offload"])
         if key not in self._least:
-            stack = stack_of(self.stage, settings)
-            held = [states(model, stack, settings) for model in residents(self.stage, self.shapes)]
-            if self.stage.method == "evaluate":
-                # One model is in memory at a time.
-                self._least[key] = max(each.weights for each in held)
-            else:
-                self._least[key] = sum(each.weights + each.optimizer for each in held)
-        return self._least[key] <= self.usable(layout, settings)
+            settings = Settings(**keywords)
+            learned = self._of_kind(settings)
+            least = 0 if learned.observations else self._states(settings)
+            self._least[key] = least / (1 - learned.margin.value)
+        return self._least[key] <= device_bytes(self.cluster, layout)
+
+    def _states(self, settings: Settings) -> int:
+        stack = stack_of(self.stage, settings)
+        held = [states(model, stack, settings) for model in residents(self.stage, self.shapes)]
+        if self.stage.method == "evaluate":
+            # One model is in memory at a time.
+            return max(each.weights for each in held)
+        return sum(each.weights + each.optimizer for each in held)
 
     def _variants(self, layout: Layout, offload: bool) -> Iterator[dict[str, Any]]:
         gpu = self.cluster.gpus.get(layout.group.gpu or "")
@@ -284,10 +304,9 @@ class Search:
 
     def _place(self, layout: Layout) -> tuple[object, ...]:
         """What the value of settings on a layout depends on, besides its size."""
-        group, partition = layout.group, layout.partition
+        group = layout.group
         wait = self.wait_s(layout) if self.objective == "start" else 0.0
-        shape = (group.gpu, group.cpus, group.memory_gib, group.gpus)
-        return (*shape, partition.preemptible, wait)
+        return group.gpu, group.cpus, group.memory_gib, group.gpus, wait
 
     def wait_s(self, layout: Layout) -> float:
         """Seconds until a job of this layout could start, 0 where that is not known.

@@ -88,6 +88,8 @@ class Work:
     """False: rows are not known, and `steps` is a guess to rank allocations by."""
     measured: bool
     """False: lengths are not known, and every row counts as the longest."""
+    pads: bool = True
+    """False: as if rows of all lengths could be packed, a bound of what any batch size takes."""
 
     @property
     def steps_a_round(self) -> int:
@@ -96,13 +98,14 @@ class Work:
 
     def prompt(self, sequences: float) -> float:
         """Tokens that prompts of so many sequences are padded to."""
-        return padded(self.mean, self.length.prompt, sequences) if self.length.prompt else 0.0
+        many = sequences if self.pads else 1
+        return padded(self.mean, self.length.prompt, many) if self.length.prompt else 0.0
 
     def context(self, sequences: float) -> float:
         """Tokens that so many sequences of one forward pass are padded to."""
         if self.length.prompt:
             return self.prompt(sequences) + self.length.completion
-        return padded(self.mean, self.length.total, sequences)
+        return padded(self.mean, self.length.total, sequences if self.pads else 1)
 
     @property
     def tokens(self) -> float:

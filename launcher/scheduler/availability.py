@@ -51,7 +51,7 @@ def parse_sinfo(text: str) -> tuple[FreeNode, ...]:
     return tuple(free)
 
 
-def test_command(
+def start_command(
     cluster: Cluster, partition: Partition, group: NodeGroup, nodes: int, gpus: int
 ) -> list[str]:
     """When would a job of `nodes` × `gpus` start that takes its GPUs' share of each node?"""
@@ -75,7 +75,7 @@ def test_command(
     return ["sbatch", "--test-only", *given, "--wrap=true"]
 
 
-def parse_test(text: str, now: datetime) -> float | None:
+def parse_start(text: str, now: datetime) -> float | None:
     """Seconds from `now` (local time, as Slurm prints it) to the start that Slurm expects."""
     match = _START.search(text)
     if match is None:
@@ -99,7 +99,7 @@ def ask(run: Run, cluster: Cluster, now: datetime) -> Availability:
         assert group.gpu is not None
         if free.fits_now(partition.name, group.gpu, nodes, gpus):
             continue
-        seconds = _start(run, test_command(cluster, partition, group, nodes, gpus), now)
+        seconds = _start(run, start_command(cluster, partition, group, nodes, gpus), now)
         starts.append(Start(partition.name, group.gpu, nodes, gpus, seconds))
     if not found and all(each.seconds is None for each in starts):
         raise SchedulerUnavailable(
@@ -111,7 +111,7 @@ def ask(run: Run, cluster: Cluster, now: datetime) -> Availability:
 
 def _start(run: Run, command: list[str], now: datetime) -> float | None:
     try:
-        return parse_test(run(command, both=True), now)
+        return parse_start(run(command, both=True), now)
     except SchedulerUnavailable:
         raise
     except LauncherError:

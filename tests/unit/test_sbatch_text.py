@@ -124,9 +124,9 @@ def test_the_partitions_account_and_qos_go_before_the_clusters() -> None:
     assert "#SBATCH --account=lab-h100\n" in text and "#SBATCH --qos=long\n" in text
 
 
-def test_a_short_job_is_warned_at_half_its_time() -> None:
-    text = sbatch.text(request(allocation=replace(ALLOCATION, time_minutes=2)))
-    assert "#SBATCH --signal=USR2@60\n" in text
+def test_a_job_is_warned_as_long_before_its_end_as_the_plan_says() -> None:
+    text = sbatch.text(request(allocation=replace(ALLOCATION, signal_lead_s=450)))
+    assert "#SBATCH --signal=USR2@450\n" in text
 
 
 def test_a_job_waits_for_good_ends_and_for_the_end_of_the_one_whose_place_it_takes() -> None:
