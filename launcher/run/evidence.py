@@ -1,7 +1,7 @@
 """Where plans learn from: the receipts of one's own runs, and the site's ledger.
 
-Both are read at every plan, so both are limited: the newest `OWN_ATTEMPTS` attempts of one's own,
-and of the ledger what `launcher.records.ledger` reads.
+Both are read at every plan, so both are limited: the newest `OWN_ATTEMPTS` attempts of one's newest
+`OWN_RUNS` runs, and of the ledger what `launcher.records.ledger` reads.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from launcher.records import attempts, ledger
 from launcher.records.paths import RunPaths
 
 OWN_ATTEMPTS = 200
+OWN_RUNS = 200
 
 
 def gather(runs: Path, shared: str | None) -> Evidence:
@@ -32,7 +33,7 @@ def gather(runs: Path, shared: str | None) -> Evidence:
 
 def own(runs: Path, limit: int = OWN_ATTEMPTS) -> Iterator[Observation]:
     """The observations of the newest attempts, the newest runs first."""
-    for run in _newest(runs):
+    for run in _newest(runs)[:OWN_RUNS]:
         try:
             # Unlike a plan that somebody hands in: this one only says what was estimated.
             plan = msgspec.json.decode(run.plan.read_bytes(), type=Plan)
@@ -40,13 +41,12 @@ def own(runs: Path, limit: int = OWN_ATTEMPTS) -> Iterator[Observation]:
             continue
         for planned in plan.stages:
             for attempt in reversed(_receipts(run.stage(planned.name).attempts)):
-                found = observe(plan, planned, attempt)
-                if found is None:
-                    continue
-                yield found
-                limit -= 1
                 if limit == 0:
                     return
+                limit -= 1
+                found = observe(plan, planned, attempt)
+                if found is not None:
+                    yield found
 
 
 def share(runs: Path, shared: Path) -> tuple[int, int]:
