@@ -86,7 +86,12 @@ def load_causal(folder: str, dtype: Any, **chosen: Any) -> Any:
 
     if _is_classifier(folder):
         raise UsageError(f"{folder} is a reward model, where a policy is needed")
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **chosen)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **chosen)
+    if getattr(model.config, "output_router_logits", False):
+        # SFT leaves it on in what it saves, and no such mixture of experts can generate: the load
+        # of the experts would be balanced over a mask of another length. Trainers ask for it.
+        model.config.output_router_logits = False
+    return model
 
 
 def new_reward_model(context: Context, folder: str, pad: int) -> Any:

@@ -72,3 +72,26 @@ def test_a_recipe_says_how_models_are_loaded(tmp_path: Path) -> None:
     for given in ({"attn_implementation": "eager"}, '{"attn_implementation": "eager"}'):
         here = context(tmp_path, "sft", train={"model_init_kwargs": given})
         assert models.causal(here, BASE).config._attn_implementation == "eager"
+
+
+def test_a_mixture_of_experts_that_sft_left_its_balance_on_can_generate(tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        "qwen3_moe",
+        hidden_size=32,
+        intermediate_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_experts=4,
+        num_experts_per_tok=2,
+        vocab_size=64,
+        output_router_logits=True,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    loaded = models.load_causal(str(tmp_path), torch.float32)
+    prompt = torch.arange(10)[None]
+    written = loaded.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=3)
+    assert written.shape[1] > 10
