@@ -51,7 +51,7 @@ def learned(errors: Sequence[float]) -> Margin:
         value = max([CONSERVATIVE, *errors])
         words = f"fewer than {FEW} runs of this kind"
         if value > CONSERVATIVE:
-            words = f"the worst of {n} runs of this kind"
+            words = "the run of this kind" if n == 1 else f"the worst of {n} runs of this kind"
         return _bounded(value, words)
     rank = math.ceil(COVERAGE * (n + 1))
     if rank <= n:
