@@ -1,0 +1,97 @@
+"""What the columns of free text tell: metric, versions, precision, what divides the model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmarks.memory_rows.case import Metric, Unknowable
+from benchmarks.memory_rows.row import Row
+from launcher.memory.stack import Loss
+from launcher.recipe.types import Dtype, Offload
+
+
+def metric(row: Row) -> tuple[Metric, str | None]:
+    """(what the peak counts, what is left open about it)."""
+    text = (row.note("metric") or "").lower()
+    if "reserved" in text:
+        return "reserved", None
+    if "allocated" in text:
+        return "allocated", None
+    if "nvidia" in text or "smi" in text:
+        return "total", None
+    if "active" in text:
+        return "allocated", None
+    if not text or "unstated" in text:
+        return "reserved", "what the figure counts is not stated"
+    return "allocated", f"what {text!r} counts is not stated"
+
+
+def precision(row: Row) -> tuple[Dtype, bool]:
+    """(of the stored weights, whether autocast runs). Raises Unknowable."""
+    text = row.precision.lower()
+    if "unstated" in text or "/" in text:
+        raise Unknowable(f"the precision is not told: {row.precision!r}")
+    mixed = "amp" in text or "mixed" in text
+    if text.startswith("bf16") or text.startswith("bfloat16"):
+        return "bfloat16", mixed
+    if text.startswith(("fp16", "float16", "16-")):
+        return "float16", mixed
+    if text.startswith(("fp32", "float32", "32-", "tf32")):
+        return "float32", mixed
+    raise Unknowable(f"the precision is not told: {row.precision!r}")
+
+
+def loss(version: str | None) -> Loss:
+    """transformers' own loss at that version: `rebound` below 4.46, `shifted` to 4.49, then
+    `stock` (labels are padded instead of logits shifted). Raises Unknowable without a version."""
+    if version is None:
+        raise Unknowable("the version of transformers, which tells the loss, is not stated")
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    if numbers < (4, 46):
+        return "rebound"
+    return "shifted" if numbers < (4, 50) else "stock"
+
+
+def version(row: Row, package: str) -> str | None:
+    found = re.search(rf"{package}[ =v]*(\d+(?:\.\d+)+)", row.notes.lower())
+    return found[1] if found else None
+
+
+@dataclass(frozen=True)
+class Sharding:
+    kind: Literal["none", "zero", "fsdp"]
+    stage: int = 0
+
+
+def sharding(row: Row) -> Sharding:
+    """Raises Unknowable for what the launcher does not do, or a guess."""
+    text = row.sharding.lower()
+    if text in ("", "none", "ddp"):
+        return Sharding("none")
+    if "unstated" in text:
+        raise Unknowable(f"what divides the model over GPUs is not told: {row.sharding!r}")
+    if text.startswith("fsdp"):
+        return Sharding("fsdp", 3)
+    if (stage := re.match(r"(?:deepspeed )?zero-?(\d)", text)) is not None:
+        return Sharding("zero", int(stage[1]))
+    raise Unknowable(f"{row.sharding} is not what the launcher does")
+
+
+def offload(row: Row) -> Offload:
+    text = row.offload.lower()
+    if "params" in text:
+        return "all"
+    return "optimizer" if "optimizer" in text and "paged" not in text else "none"
+
+
+def needed(row: Row) -> tuple[int, int, int]:
+    """(GPUs, sequences of a forward pass, tokens of each). Raises Unknowable."""
+    if row.n_gpus is None:
+        raise Unknowable("the number of GPUs is not stated")
+    if row.micro_batch is None:
+        raise Unknowable("the batch is not stated")
+    if row.seq_len is None:
+        raise Unknowable("rows are not packed, and the length of the longest is not stated")
+    return row.n_gpus, row.micro_batch, row.seq_len

@@ -1,0 +1,1 @@
+"""How each framework that published measurements trains: columns and notes → a `Case`."""

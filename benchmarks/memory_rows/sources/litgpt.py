@@ -1,0 +1,103 @@
+"""LitGPT: its own models and loop, bfloat16 throughout, adapters too.
+
+github.com/Lightning-AI/litgpt: `tutorials/resource-tables.md` (October 2023; rows as long as the
+longest of Alpaca; r 8 on queries and values) and `config_hub/finetune` (rows cut at 512 tokens; the
+YAML files tell rank, layers and devices: on the machine with four GPUs most of them use one).
+Activations are checkpointed under FSDP only. Figures are decimal GB of `max_memory_allocated`; the
+table holds them in GiB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from benchmarks.memory_rows import notes
+from benchmarks.memory_rows.adapters import ATTENTION, MLP, Adapter
+from benchmarks.memory_rows.case import Case, Unknowable
+from benchmarks.memory_rows.models import plain
+from benchmarks.memory_rows.row import Row
+from benchmarks.memory_rows.sources import common
+from launcher.memory.stack import Stack
+from launcher.models.types import ModelShape
+
+_QV = ("q_proj", "v_proj")
+_EVERY = (*ATTENTION, *MLP)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a YAML file of the config hub says beside the README's columns."""
+
+    r: int = 32
+    targets: tuple[str, ...] = _QV
+    head: bool = False
+    devices: int = 1
+    """Of `full.yaml`; the others say 1."""
+    quantized_r: int | None = None
+
+
+_RECIPES: dict[str, Recipe] = {
+    "gemma2b": Recipe(8, _EVERY, head=True, devices=4, quantized_r=16),
+    "gemma22b": Recipe(8, _EVERY, head=True, quantized_r=16),
+    "gemma7b": Recipe(16, _EVERY, head=True),
+    "gemma29b": Recipe(16, _EVERY, head=True),
+    "llama27b": Recipe(devices=4),
+    "llama38b": Recipe(devices=4),
+    "phi2": Recipe(8, _EVERY, head=True, devices=4),
+    "phi3": Recipe(8, _EVERY, head=True),
+    "phi3mini": Recipe(8, _EVERY, head=True),
+    "stablelmbasealpha3b": Recipe(devices=4),
+    "tinyllama": Recipe(32, _EVERY, head=True),
+    "tinyllama11b": Recipe(32, _EVERY, head=True),
+}
+
+
+def config_hub(row: Row) -> Case:
+    """A row of `config_hub/finetune/README.md`."""
+    shape, given = common.read(row)
+    recipe = _RECIPES.get(plain(row.model), Recipe())
+    devices = recipe.devices if given.full else 1
+    if not given.full:
+        rank = recipe.quantized_r if given.base != "dense" else None
+        whole = ("lm_head adapter",) if recipe.head else ()
+        given = replace(given, r=rank or recipe.r, targets=recipe.targets)
+        del whole
+    told = replace(row, n_gpus=devices, sharding="FSDP" if devices > 1 else "none")
+    return _case(told, shape, given)
+
+
+def resource_tables(row: Row) -> Case:
+    """A row of `tutorials/resource-tables.md`."""
+    shape, given = common.read(row)
+    return _case(row, shape, given)
+
+
+def _case(row: Row, shape: ModelShape, given: Adapter) -> Case:
+    weights, autocast = notes.precision(row)
+    sharded = notes.sharding(row).kind == "fsdp"
+    stack = Stack(
+        weights=weights,
+        compute=weights,
+        autocast=autocast,
+        adapters=weights,
+        # Quantized runs take bitsandbytes' paged AdamW, others torch's.
+        optimizer="adamw_torch" if given.base == "dense" else "paged_adamw_32bit",
+        loss="stock",
+        sharding="fsdp" if sharded else "zero",
+    )
+    placed = common.settings(row, checkpointing=sharded)
+    _consistent(row, shape, given)
+    return common.case(row, shape, given, stack, placed, targets=_QV, dropout=0.05)
+
+
+def _consistent(row: Row, shape: ModelShape, given: Adapter) -> None:
+    """Full training keeps weights, gradients and two moments, 8 bytes a parameter in bfloat16: a
+    figure below that was not measured with what the recipe says. Raises Unknowable."""
+    if not given.full or row.n_gpus != 1 or row.peak_gib is None:
+        return
+    states = 8 * shape.parameters / 2**30
+    if row.peak_gib < states:
+        raise Unknowable(
+            f"the figure, {row.peak_gib:.1f} GiB, is below weights, gradients and moments of the"
+            f" stated AdamW ({states:.1f} GiB), so the recipe is not what ran"
+        )

@@ -1,0 +1,32 @@
+"""Rows of any other source: columns taken at their word, transformers' and TRL's ways for the rest.
+
+A row that states too little is not guessed at.
+"""
+
+from __future__ import annotations
+
+from benchmarks.memory_rows import notes
+from benchmarks.memory_rows.case import Case
+from benchmarks.memory_rows.row import Row
+from benchmarks.memory_rows.sources import common
+from launcher.memory.optimizers import OPTIMIZERS
+from launcher.memory.stack import Stack
+
+
+def read(row: Row) -> Case:
+    shape, given = common.read(row)
+    weights, autocast = notes.precision(row)
+    optimizer = row.optimizer.lower().split("(", 1)[0].strip()
+    released = notes.version(row, "transformers")
+    doubts = () if released else ("the version of transformers, which tells the loss",)
+    stack = Stack(
+        weights=weights,
+        compute=weights,
+        autocast=autocast,
+        optimizer=optimizer if optimizer in OPTIMIZERS else "adamw_torch",
+        attention="eager" if row.flash == "False" else "flash",
+        loss=notes.loss(released or "4.56"),
+        sharding="fsdp" if notes.sharding(row).kind == "fsdp" else "zero",
+    )
+    native = "trl" in row.notes.lower() or "trl" in row.source.lower()
+    return common.case(row, shape, given, stack, common.settings(row), native=native, doubts=doubts)

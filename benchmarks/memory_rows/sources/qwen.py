@@ -1,0 +1,82 @@
+"""Qwen's own scripts, and ms-swift's benchmark of the same models: transformers' Trainer with the
+modelling code that Qwen's repository ships.
+
+github.com/QwenLM/Qwen: `README.md` ("Profiling of Memory and Speed"), `finetune.py` (LoRA r 64 with
+rows padded to the length, embeddings and head trained whole for base models), `finetune/*.sh`: full
+training under ZeRO 3, LoRA on several GPUs and over GPTQ under ZeRO 2, else plain.
+github.com/modelscope/ms-swift, `docs/source_en/LLM/Benchmark.md` and `scripts/benchmark` of that
+time: LoRA on `c_attn`, 16 micro-batches to a step, `max_memory_reserved` in GiB.
+PEFT of 2023 keeps adapters in the precision of their base.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.memory_rows import notes
+from benchmarks.memory_rows.case import Case, Unknowable
+from benchmarks.memory_rows.row import Row
+from benchmarks.memory_rows.sources import common
+from launcher.memory.stack import Stack
+from launcher.models.types import ModelShape
+
+_REDUCE, _ALLGATHER = 200_000_000, 200_000_000
+_LIVE = 1_000_000_000
+
+
+def profiling(row: Row) -> Case:
+    """A row of Qwen's README."""
+    shape, given = common.read(row)
+    weights, autocast = notes.precision(row)
+    stack = Stack(weights=weights, compute=weights, autocast=autocast, adapters=weights)
+    stack = replace(stack, optimizer="adamw_torch", loss="shifted", attention=_attention(row))
+    placed = common.settings(_told(row), accumulation=8)
+    if given.full:
+        placed = replace(
+            placed,
+            zero_stage=3,
+            reduce_bucket=shape.hidden**2,
+            prefetch_bucket=int(0.9 * shape.hidden**2),
+            live_parameters=_LIVE,
+        )
+    elif placed.processes > 1 or given.base == "gptq4":
+        placed = replace(placed, zero_stage=2, reduce_bucket=_REDUCE, allgather_bucket=_ALLGATHER)
+    if placed.zero_stage:
+        stack = replace(stack, autocast=False)
+    targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    return common.case(row, shape, given, stack, placed, targets=targets, dropout=0.05)
+
+
+def swift(row: Row) -> Case:
+    """A row of ms-swift's benchmark."""
+    shape, given = common.read(row)
+    if shape.family != "qwen" and given.targets is None:
+        raise Unknowable("which layers ms-swift adapts in that family is not stated")
+    weights, autocast = notes.precision(row)
+    stack = Stack(
+        weights=weights,
+        compute=weights,
+        autocast=autocast,
+        adapters=weights,
+        optimizer="adamw_torch",
+        loss="shifted",
+        attention=_attention(row),
+    )
+    if given.base in ("nf4", "int8"):
+        # Its default quantizes the scales too; PEFT's preparation casts the rest to float32.
+        stack = replace(stack, base="nf4-double", residual="float32")
+    placed = common.settings(row, accumulation=16)
+    return common.case(row, shape, given, stack, placed, targets=_attention_in(shape), dropout=0.05)
+
+
+def _attention_in(shape: ModelShape) -> tuple[str, ...] | None:
+    return ("q_proj", "k_proj", "v_proj") if shape.family == "qwen" else None
+
+
+def _attention(row: Row) -> str:
+    return "flash" if row.flash == "True" else "eager"
+
+
+def _told(row: Row) -> Row:
+    """The README tells by its scripts what the column leaves open."""
+    return replace(row, sharding="none") if "unstated" in row.sharding else row
