@@ -85,21 +85,20 @@ class _Job:
         gradients = sum(each.gradients for each in held)
         exchanged = self._exchange(self.models)
         exchanged["buckets"] = exchanged.get("buckets", 0) + sum(each.buckets for each in held)
-        # Gradients appear as they are made where no earlier ones are there, whole or as FSDP's
-        # shards. DeepSpeed and data parallelism keep room for all of them.
-        alone = self.sharded or (settings.zero_stage == 0 and settings.processes == 1)
-        appear = alone and settings.accumulation == 1
-        room = {} if appear else {"gradients": float(gradients)}
+        # Without DeepSpeed gradients appear as they are made, whole or as FSDP's shards, if there
+        # are no earlier ones. DeepSpeed has room for them.
+        fresh = settings.accumulation == 1
+        appear = fresh and (settings.zero_stage == 0 or self.sharded)
+        idle = {"gradients": float(sum(each.idle for each in held))}
+        room = {"gradients": float(gradients)}
         loss, backward = self._passes(appear, gradients if self.sharded and appear else None)
+        step = {"optimizer step": float(sum(each.step for each in held))}
         phases = [
             ("load", base),
-            ("loss", merge((steady, exchanged, room, loss))),
-            ("backward", merge((steady, exchanged, room, backward))),
+            ("loss", merge((steady, exchanged, idle if fresh else room, loss))),
+            ("backward", merge((steady, exchanged, {} if appear else room, backward))),
+            ("step", merge((steady, room, step))),
         ]
-        step = sum(each.step for each in held)
-        phases.append(
-            ("step", merge((steady, {"gradients": gradients, "optimizer step": float(step)})))
-        )
         if online:
             phases[1:1] = self._rollout(steady, vllm)
         return phases

@@ -32,19 +32,20 @@ class States:
     host: int
     buckets: int = 0
     """Copies of the gradients that data parallelism exchanges."""
+    idle: int = 0
+    """Room for gradients that is taken between steps too."""
 
 
 def states(model: Resident, stack: Stack, settings: Settings) -> States:
     """The bytes of a model's states under ZeRO `settings.zero_stage` on `settings.processes`.
 
     Without DeepSpeed weights, gradients and moments have the width of the weights; adapters theirs;
-    data parallelism over several processes adds gradient buckets of the same size. DeepSpeed, for
-    a trained parameter, in bytes:
-    - in half precision: weight 2, gradient 2 (float32 accumulation from ZeRO 2 on: 4), master and
-      moments 12, and at the step a float32 copy of the gradient partition, 4;
-    - in float32: weight 4, gradient 4, master and moments 12, and 4 at the step.
-    ZeRO divides optimizer states by the number of processes from stage 1 on, gradients from 2,
-    weights (frozen ones too) at 3. FSDP divides all of them, each in its own width.
+    data parallelism over several processes adds gradient buckets of the same size. DeepSpeed takes,
+    for a trained parameter on n processes, in bytes (`benchmarks/zero_states.py` measures them):
+    the weight, 2 (in float32: 4), at ZeRO 3 divided by n; master and moments, 12/n; the gradient,
+    at ZeRO 1 whole (2), at ZeRO 2 a float32 part (4/n), which at ZeRO 3 stays between steps; and
+    at the step a float32 copy of that part (at ZeRO 2 only a double of its largest parameter).
+    FSDP divides weights, gradients and moments, each in its own width.
     """
     n, trained = settings.processes, model.trained
     own = width(stack.adapters if model.adapters else stack.weights)
@@ -61,25 +62,42 @@ def states(model: Resident, stack: Stack, settings: Settings) -> States:
             host=moments if rule.paged else 0,
             buckets=own * trained if n > 1 and not fsdp else 0,
         )
-    half = width(stack.weights)
-    gradients = (4 if settings.zero_stage >= 2 else half) * trained
-    moments, step = 12 * trained // n, 4 * trained // n
+    return _deepspeed(model, stack, settings, frozen)
+
+
+def _deepspeed(model: Resident, stack: Stack, settings: Settings, frozen: int) -> States:
+    n, trained = settings.processes, model.trained
+    half, zero = width(stack.weights), settings.zero_stage
     weights = frozen + half * trained
-    if settings.zero_stage >= 2:
-        gradients //= n
-    if settings.zero_stage == 3:
+    moments, step = 12 * trained // n, 4 * trained // n
+    gradients, idle = 4 * trained // n, 0
+    if zero == 1:
+        gradients = half * trained
+    elif zero == 2:
+        # The norm is taken of a double-precision copy, one parameter after the other.
+        step = 8 * min(_largest(model), trained // n)
+    else:
         weights //= n
+        idle = gradients
     host = 0
     if settings.offload != "none":
         host += moments + step
         moments = step = 0
-        if settings.zero_stage >= 2:
+        if zero >= 2:
             host += gradients
-            gradients = 0
+            gradients = idle = 0
     if settings.offload == "all":
         host += weights
         weights = 0
-    return States(weights, gradients, moments, step, host)
+    return States(weights, gradients, moments, step, host, idle=idle)
+
+
+def _largest(model: Resident) -> int:
+    """Elements of the largest parameter that trains."""
+    shape = model.shape
+    if model.adapters:
+        return model.trained // max(1, shape.layers)
+    return max(shape.embedding_parameters, shape.hidden * shape.intermediate)
 
 
 def _frozen(model: Resident, stack: Stack) -> int:
