@@ -92,6 +92,7 @@ def test_a_mixture_of_experts_that_sft_left_its_balance_on_can_generate(tmp_path
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     loaded = models.load_causal(str(tmp_path), torch.float32)
-    prompt = torch.arange(10)[None]
-    written = loaded.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=3)
+    prompt = torch.arange(20).reshape(2, 10)
+    padded = torch.tensor([[0] * 3 + [1] * 7, [1] * 10])
+    written = loaded.generate(prompt, attention_mask=padded, max_new_tokens=3)
     assert written.shape[1] > 10
