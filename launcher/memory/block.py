@@ -99,9 +99,14 @@ class Block:
             v = self.project(x, "v_proj", narrow, shape.hidden)
         if not shape.learned_positions:
             q, k = op.rotary(tape, q, k, rotary, fused="rope" in stack.fused)
-        attend = op.eager_attention if stack.attention == "eager" else op.flash_attention
         compute = width(stack.compute) if tape.autocast is not None else v.width
-        attended = attend(tape, q, k, v, shape.heads, width=compute)
+        if stack.attention == "eager":
+            attended = op.eager_attention(tape, q, k, v, shape.heads, width=compute)
+        else:
+            repeats = stack.repeated_heads
+            attended = op.flash_attention(
+                tape, q, k, v, shape.heads, width=compute, repeats=repeats
+            )
         del q, k, v
         return self.project(attended, "o_proj", shape.hidden, wide)
 

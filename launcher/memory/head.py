@@ -8,7 +8,7 @@ from typing import Literal
 from launcher.memory import operations as op
 from launcher.memory.block import Block, Kind
 from launcher.memory.stack import Stack
-from launcher.memory.tape import Tape, Tensor, Weight, constant, times
+from launcher.memory.tape import Form, Tape, Tensor, Weight, constant, times
 from launcher.memory.walk import Moments, Profile, entering, tape_of
 
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
@@ -130,6 +130,8 @@ def _stock(tape: Tape, hidden: Tensor, weight: Weight, stack: Stack) -> Tensor:
     """
     logits = op.linear(tape, hidden, weight)
     whole = logits.elements
+    if stack.loss == "half":
+        return _half(tape, logits, times(hidden.elements, 1 / weight.columns), stack)
     wide = tape.cast(logits, op.FULL)
     if stack.loss == "rebound":
         del logits
@@ -144,6 +146,23 @@ def _stock(tape: Tape, hidden: Tensor, weight: Weight, stack: Stack) -> Tensor:
     tape.make((rows,), chances, (chances,), lambda g: [tape.new(whole, op.FULL)])
     loss = tape.new(size, op.FULL)
     return tape.make((chances,), loss, (chances,), lambda g: [tape.new(whole, op.FULL)])
+
+
+def _half(tape: Tape, logits: Tensor, rows: Form, stack: Stack) -> Tensor:
+    """A shifted copy in the logits' width; cross-entropy casts to float32 only under autocast."""
+    whole = logits.elements
+    shifted = tape.make((logits,), tape.like(logits), (), lambda g: [tape.like(g)])
+    if "cross_entropy" in stack.fused:
+        # accelerate gives back float32 logits while the loss's copy lives.
+        copy = tape.new(whole, op.FULL) if tape.autocast is not None else None
+        del copy
+        return tape.make((shifted,), tape.new(rows, op.FULL), (), op.written_over(shifted))
+    wide = tape.cast(shifted, op.FULL) if tape.autocast is not None else shifted
+    chances = tape.new(whole, wide.width)
+    size = wide.width
+    tape.make((wide,), chances, (chances,), lambda g: [tape.new(whole, size)])
+    loss = tape.new(rows, op.FULL)
+    return tape.make((chances,), loss, (chances,), lambda g: [tape.new(whole, size)])
 
 
 def _liger(tape: Tape, hidden: Tensor, weight: Weight) -> Tensor:

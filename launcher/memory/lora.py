@@ -5,19 +5,21 @@ from __future__ import annotations
 from launcher.models.types import ModelShape
 from launcher.recipe.types import Peft
 
-_JOINT = ("phi3",)
-"""Families whose blocks project queries, keys and values at once, and gate and up at once."""
+_JOINT = ("phi3", "gpt_bigcode", "gpt2", "gpt_neox")
+"""Families whose blocks project queries, keys and values at once, and gate and up, if they have a
+gate."""
 
 
 def joint(shape: ModelShape) -> bool:
-    """Whether a block has `qkv_proj` and `gate_up_proj` in place of five layers."""
+    """Whether a block has `qkv_proj` (and `gate_up_proj`) in place of several layers."""
     return shape.family in _JOINT
 
 
 def linear_layers(shape: ModelShape) -> frozenset[str]:
     """The linear layers of a block, by the names that most families give them."""
     if joint(shape):
-        return frozenset({"qkv_proj", "o_proj", "gate_up_proj", "down_proj"})
+        up = "gate_up_proj" if shape.gated_mlp else "up_proj"
+        return frozenset({"qkv_proj", "o_proj", up, "down_proj"})
     attention = {"q_proj", "k_proj", "v_proj", "o_proj"}
     if shape.experts and not shape.shared_intermediate:
         # Experts are one parameter each, not layers.

@@ -201,7 +201,8 @@ def quantized_linear(tape: Tape, tensor: Tensor, rows: int, columns: int) -> Ten
     unpacked = tape.new(whole, HALF)
     result = tape.new(times(x.elements, rows / columns), x.width)
     del unpacked
-    return tape.make((x,), result, (), rule)
+    # bitsandbytes gives back the width that it was given, whatever autocast says.
+    return tape.cast(tape.make((x,), result, (), rule), tensor.width)
 
 
 def gather(tape: Tape, tensor: Tensor, times_each: float) -> Tensor:
@@ -267,13 +268,15 @@ def _rotate_half(tape: Tape, tensor: Tensor) -> Tensor:
 
 
 def flash_attention(
-    tape: Tape, q: Tensor, k: Tensor, v: Tensor, heads: int, *, width: int
+    tape: Tape, q: Tensor, k: Tensor, v: Tensor, heads: int, *, width: int, repeats: bool = False
 ) -> Tensor:
     """FlashAttention-2: keeps q, k, v, the result and a float32 log-sum-exp a head.
 
     Backwards: a float32 accumulator of dq, a float32 row sum a head, and with grouped queries dk
     and dv for every query head before they are summed.
     """
+    if repeats:
+        k, v = _repeat(tape, k, q), _repeat(tape, v, q)
     q, k, v = (tape.cast(each, width) for each in (q, k, v))
     grouped = k.elements != q.elements
     sizes = (q.elements, k.elements, v.elements)

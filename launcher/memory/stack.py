@@ -17,11 +17,12 @@ Base = Literal["dense", "nf4", "nf4-double", "int8", "gptq4"]
 """How the frozen weights of an adapter's base are stored. NF4: packed to half a byte with one
 float32 scale for 64 weights, or that scale itself in 8 bits (double quantization)."""
 Attention = Literal["flash", "sdpa", "eager"]
-Loss = Literal["fused head", "tiled", "stock", "shifted", "rebound", "liger"]
+Loss = Literal["fused head", "tiled", "stock", "shifted", "rebound", "half", "liger"]
 """What is made of the logits. `fused head`: TRL's Triton kernels, tiles only; `tiled`: the same
 without Triton, where a tile is unfolded in float32. `stock`: the whole logits, their float32 copy,
 log-softmax and gradients; `shifted`: as transformers 4.46 to 4.49 did, with one more copy, of all
 positions but the last; `rebound`: as those before, whose half-precision logits were gone by then.
+`half`: a shifted copy in the logits' own width, float32 only where autocast asks for it.
 `liger`: the loss fused with the head's product, whose gradients are made in the forward pass."""
 LIGER = frozenset({"rms_norm", "rope", "swiglu"})
 """The kernels that `use_liger_kernel` puts in place of transformers' own, beside its loss."""
@@ -53,7 +54,12 @@ class Stack:
     """Whose rules divide states where `Settings.zero_stage` is above 0."""
     reentrant: bool = False
     """Whether checkpoints are torch's older kind, which makes a whole block again before it walks
-    it."""
+    it, and holds its output and that one's gradient until it has."""
+    repeated_heads: bool = False
+    """Whether keys and values are repeated for every query head before FlashAttention
+    (transformers' Mistral, Mixtral and Qwen2 before 4.48)."""
+    keeps_cache: bool = False
+    """Whether a model in training still fills its key-value cache (transformers' GPTBigCode)."""
 
     @property
     def stream(self) -> int:
@@ -68,7 +74,9 @@ def width(dtype: Dtype) -> int:
 
 def gathered(stack: Stack) -> Stack:
     """What a block sees under FSDP: parameters gathered in the precision of the products."""
-    return replace(stack, weights=stack.compute, adapters=stack.compute)
+    # Adapters in float32 are cast by FSDP's mixed precision only, which comes with autocast.
+    adapters = stack.compute if stack.autocast else stack.adapters
+    return replace(stack, weights=stack.compute, adapters=adapters)
 
 
 def stack_of(stage: Stage, settings: Settings) -> Stack:

@@ -93,6 +93,7 @@ def profile(
     x = entering(tape, kind, grows=kind.full or checkpointing or not first)
     y = Block(tape, kind).forward(x, kind.stack.stream)
     root, made = Tensor(y.elements, y.width, None, y.node), tape.take()
+    output = y.storage if checkpointing and kind.stack.reentrant else None
     del y
     if checkpointing:
         kept: Live = {"activations": per_token(kind.shape.hidden * kind.stack.stream)}
@@ -101,7 +102,7 @@ def profile(
             # It is made again up to the last tensor that is saved, at the first use of one.
             made = made[: tape.last_saved]
     else:
-        copies, forward = {}, Moments(made)
+        copies, forward = _cache(kind), Moments(made)
         del x
         kept, made = _known(tape.live), []
     tape.end_autocast()
@@ -117,7 +118,7 @@ def profile(
     if kind.stack.reentrant:
         remake()
     tape.backward(root, gradient, before_use=None if kind.stack.reentrant else remake)
-    del gradient
+    del gradient, output
     left = {name: form for name, form in tape.live.items() if name == "gradients"}
     return Profile(kept, copies, forward, Moments([*made, *tape.moments]), _known(left))
 
@@ -128,7 +129,17 @@ def _without_saving(kind: Kind) -> tuple[Live, Moments]:
     x = entering(tape, kind)
     y = Block(tape, kind).forward(x, kind.stack.stream)
     del x, y
-    return _known(tape.live), Moments(tape.moments)
+    return _sum(_known(tape.live), _cache(kind)), Moments(tape.moments)
+
+
+def _cache(kind: Kind) -> Live:
+    """Keys and values are views of the joint projection, so the whole of that stays."""
+    if not kind.stack.keeps_cache:
+        return {}
+    shape, stack = kind.shape, kind.stack
+    elements = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+    size = max(stack.stream if stack.base != "dense" else 0, width(stack.compute))
+    return {"kv cache": per_token(elements * size)}
 
 
 def _known(live: Live) -> Live:
