@@ -5,7 +5,7 @@ from __future__ import annotations
 from launcher.models.types import ModelShape
 from launcher.recipe.types import Peft
 
-_JOINT = ("phi3", "gpt_bigcode", "gpt2", "gpt_neox")
+_JOINT = ("phi3", "gpt_bigcode")
 """Families whose blocks project queries, keys and values at once, and gate and up, if they have a
 gate."""
 
