@@ -209,15 +209,13 @@ def test_evaluation_takes_any_batch_that_fits() -> None:
     assert not each.gradient_checkpointing
 
 
-def test_a_plan_of_a_72b_chain_over_eight_partitions_is_instant() -> None:
+def test_a_plan_of_a_72b_chain_over_eight_partitions_takes_less_than_a_second() -> None:
     many = cluster(
         *(partition(f"p{i}", gpu, nodes=16) for i, gpu in enumerate(["a100_40gb", "h100"] * 4))
     )
-    whole = chain("Qwen/Qwen2.5-72B")
-    plan(whole, many)
     start = time.process_time()
-    plan(whole, many)
-    assert time.process_time() - start < 0.3
+    plan(chain("Qwen/Qwen2.5-72B"), many)
+    assert time.process_time() - start < 1.0
 
 
 def test_eighty_gb_alone_will_do_too() -> None:
