@@ -83,3 +83,17 @@ def test_what_lived_at_the_peak_is_told_by_operator() -> None:
         "mm": 512,
         "add": 4096,
     }
+
+
+def test_a_first_step_is_forgotten_and_weights_stay() -> None:
+    ledger = Ledger()
+    ledger.enter("load")
+    ledger.add("weights", 512)
+    ledger.enter("step")
+    ledger.free("mm", ledger.add("mm", 4096))
+    ledger.forget()
+    ledger.free("batch", ledger.add("batch", 8192))
+    ledger.enter("loss")
+    ledger.enter("step")
+    assert ledger.phases == {"load": 512, "loss": 512, "step": 512}
+    assert list(ledger.phases) == ["load", "loss", "step"]

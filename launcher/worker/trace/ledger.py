@@ -26,13 +26,13 @@ class Ledger:
         self.live = 0
         self.phases: dict[str, int] = {}
         """Phase → peak bytes, in the order they were first entered."""
-        self._phase = ""
+        self._phase: str | None = None
         self._events: list[tuple[str, int]] = []
         self._at: dict[str, int] = {}
 
     @property
-    def phase(self) -> str:
-        """What was entered last."""
+    def phase(self) -> str | None:
+        """What was entered last; None after `forget`."""
         return self._phase
 
     def enter(self, phase: str) -> None:
@@ -42,9 +42,10 @@ class Ledger:
         self._note()
 
     def forget(self) -> None:
-        """Drop the peaks of all phases but the first: a first step lacks what it leaves behind."""
+        """Drop all phases but the first; what happens until the next is entered counts for none."""
         for phase in list(self.phases)[1:]:
-            self.phases[phase] = self._at[phase] = 0
+            del self.phases[phase]
+        self._phase = None
 
     def add(self, name: str, size: int) -> int:
         """`size` bytes of operator `name`, rounded up as the allocator does; gives that size."""
@@ -78,6 +79,6 @@ class Ledger:
         return live
 
     def _note(self) -> None:
-        if self.live > self.phases.get(self._phase, 0):
+        if self._phase is not None and self.live > self.phases.get(self._phase, 0):
             self.phases[self._phase] = self.live
             self._at[self._phase] = len(self._events)

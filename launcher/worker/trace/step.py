@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from launcher.memory.stack import Stack
+from launcher.recipe.methods import METHODS
 from launcher.worker.trace.environment import as_on_cuda, replaced, without_weights
 from launcher.worker.trace.kernels import KERNELS, MODELLED
 from launcher.worker.trace.ledger import Ledger
 from launcher.worker.trace.request import Refused, Request, Trace
 from launcher.worker.trace.rollout import generating
-from launcher.worker.trace.tensors import counting, materialize
+from launcher.worker.trace.tensors import Counted, counting, materialize
 from launcher.worker.trace.trainers import TRAINERS, lengths_of, trainer_of
 
 _LOSSES = ("fused head", "stock")
@@ -89,8 +90,7 @@ def _store_adapters(request: Request, trainer: Any) -> None:
 
 
 def _steps(request: Request, trainer: Any, ledger: Ledger) -> int:
-    """Run two optimizer steps; gives the bytes that stay after the second."""
-    accumulation = request.settings.accumulation
+    """Run the optimizer step after the first; gives the bytes that stay after it."""
     # For methods that generate, the rows of a rollout; else a micro-batch, collated.
     batch = trainer.data_collator([dict(row) for row in trainer.train_dataset])
     completion = lengths_of(request).completion
@@ -103,28 +103,55 @@ def _steps(request: Request, trainer: Any, ledger: Ledger) -> int:
         trainer.model_wrapped = model
         optimizer = trainer.create_optimizer()
         _as_on_cuda(optimizer)
-        trainer.current_gradient_accumulation_steps = accumulation
+        trainer.current_gradient_accumulation_steps = request.settings.accumulation
         if trainer.args.activation_checkpointing:
             trainer.model.activation_checkpointing_enable(
                 activation_checkpointing_kwargs=trainer.args.activation_checkpointing_kwargs
             )
         with _phases(trainer, ledger), generating(trainer, ledger, completion):
-            for _ in range(2):
-                ledger.forget()
-                trainer._step = 0  # each step has a rollout of its own, where there are any
-                # The trainer fetches a whole step's batches, and accelerate one more.
-                with counted.labelled("batch"):
-                    batches = [_copy(batch) for _ in range(accumulation + 1)]
-                items = trainer._get_num_items_in_batch(batches, torch.device("cpu"))
-                # Gradients are there from the second micro-batch on, and more change nothing.
-                for inputs in batches[: min(accumulation, 2)]:
-                    trainer.training_step(model, inputs, items)
-                ledger.enter("step")
-                if trainer.args.max_grad_norm:
-                    trainer._clip_grad_norm(model)
-                optimizer.step()
-                model.zero_grad()
-        return ledger.live
+            ledger.enter("first step")
+            if METHODS[request.stage.method].online:
+                _step(trainer, model, optimizer, batch, ledger, counted)
+            else:
+                _leave_states(optimizer)
+            ledger.forget()
+            fetched = _step(trainer, model, optimizer, batch, ledger, counted)
+        resident = ledger.live
+        del fetched  # until here: a batch lives until the next step's are there
+        return resident
+
+
+def _step(
+    trainer: Any, model: Any, optimizer: Any, batch: Any, ledger: Ledger, counted: Counted
+) -> list[Any]:
+    """One optimizer step as `Trainer` makes it, with a rollout where the method has any.
+
+    Gives the batches that it fetched.
+    """
+    accumulation = trainer.args.gradient_accumulation_steps
+    trainer._step = 0
+    # The trainer fetches a whole step's batches, and accelerate one more.
+    with counted.labelled("batch"):
+        batches = [_copy(batch) for _ in range(accumulation + 1)]
+    items = trainer._get_num_items_in_batch(batches, torch.device("cpu"))
+    # Gradients are there from the second micro-batch on, and more change nothing.
+    for inputs in batches[: min(accumulation, 2)]:
+        trainer.training_step(model, inputs, items)
+    ledger.enter("step")
+    if trainer.args.max_grad_norm:
+        trainer._clip_grad_norm(model)
+    optimizer.step()
+    model.zero_grad()
+    return batches
+
+
+def _leave_states(optimizer: Any) -> None:
+    """What a first step leaves behind: the optimizer's states."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.empty_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def _models(trainer: Any) -> list[torch.nn.Module]:
