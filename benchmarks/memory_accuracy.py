@@ -52,12 +52,15 @@ class _AsWritten(argparse.RawDescriptionHelpFormatter):
 def document(found: Sequence[Scored], listed: Sequence[Listed]) -> dict[str, object]:
     """For each group and overall: `n`, `median`, `p95`, `max`, `bias`, `undersized`, `oversized`,
     `margin`; then the verdicts, each row, and the rows that are not scored."""
+    scores = {
+        name: asdict(result)
+        for name, members in groups(found).items()
+        if (result := _score(members)) is not None
+    }
     return {
         "schema": 1,
-        "groups": {
-            name: None if (result := _score(members)) is None else asdict(result)
-            for name, members in groups(found).items()
-        },
+        "overall": scores.pop("overall", None),
+        "groups": scores,
         "verdicts": asdict(verdicts([row.verdict for row in found if row.verdict is not None])),
         "rows": [
             {

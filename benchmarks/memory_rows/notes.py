@@ -48,10 +48,19 @@ def loss(version: str | None) -> Loss:
     `stock` (labels are padded instead of logits shifted). Raises Unknowable without a version."""
     if version is None:
         raise Unknowable("the version of transformers, which tells the loss, is not stated")
-    numbers = tuple(int(part) for part in version.split(".")[:2])
-    if numbers < (4, 46):
+    if older(version, 4, 46):
         return "rebound"
-    return "shifted" if numbers < (4, 50) else "stock"
+    return "shifted" if older(version, 4, 50) else "stock"
+
+
+def repeats_heads(family: str, version: str) -> bool:
+    """Whether transformers at that version repeats keys and values before FlashAttention: some
+    families did before 4.48."""
+    return family in ("mistral", "mixtral", "qwen2") and older(version, 4, 48)
+
+
+def older(version: str, *than: int) -> bool:
+    return tuple(int(part) for part in version.split(".")[: len(than)]) < than
 
 
 def version(row: Row, package: str) -> str | None:

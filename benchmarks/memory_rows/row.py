@@ -77,7 +77,7 @@ class Row:
 
 
 def load(path: Path) -> list[Row]:
-    """The rows of a CSV file with `COLUMNS`. Raises ValueError, with the place, for another form."""
+    """The rows of a CSV file with `COLUMNS`. Raises ValueError, with the place, for others."""
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]

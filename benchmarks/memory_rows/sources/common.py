@@ -60,8 +60,8 @@ def case(
     native: bool = False,
     doubts: tuple[str, ...] = (),
 ) -> Case:
-    """`dropout` of the adapter; `length` and `metric` where the row's own are not what ran; `targets` of an adapter that the
-    text leaves to the framework's default."""
+    """`length` and `metric` where the row's own are not what ran; `targets` and `dropout` of an
+    adapter, which the text leaves to the framework."""
     counted, open_question = notes.metric(row)
     if metric is not None:
         counted, open_question = metric, None

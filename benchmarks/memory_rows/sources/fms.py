@@ -1,9 +1,9 @@
 """fms-acceleration's benchmarks: TRL's SFTTrainer through fms-hf-tuning.
 
 github.com/foundation-model-stack/fms-acceleration, scripts/benchmarks: `defaults.yaml` (reentrant
-checkpointing, no accumulation, FlashAttention 2), `scenarios*.yaml` (LoRA r 16 with dropout 0.1, no
-autocast unless `bf16`/`fp16` is set), `accelerate.yaml` (FSDP 1, full shard), `refs/*.csv` (what was
-measured; `framework_config` names the plugins), `refs/requirements*.txt` (versions).
+checkpointing, no accumulation, FlashAttention 2), `scenarios*.yaml` (LoRA r 16 with dropout 0.1,
+no autocast unless `bf16`/`fp16` is set), `accelerate.yaml` (FSDP 1, full shard), `refs/*.csv` (what
+was measured; `framework_config` names the plugins), `refs/requirements*.txt` (versions).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.memory_rows.sources import common
 from launcher.memory.stack import Stack
 
 _EARLIER = "4.40"
-"""transformers of the benchmarks of spring 2024 ("earlier release")."""
+"""transformers of spring 2024, when the project's first figures were published."""
 
 
 def read(row: Row) -> Case:
@@ -28,19 +28,24 @@ def read(row: Row) -> Case:
     plugins = frozenset(framework.split("-"))
     sharded = notes.sharding(row).kind == "fsdp"
     version = notes.version(row, "transformers")
-    if version is None and "earlier release" in row.notes:
-        version = _EARLIER
+    doubts: tuple[str, ...] = ()
+    if version is None:
+        version, doubts = _EARLIER, ("the versions, which tell the loss, are not stated",)
     stack = Stack(
         weights=weights,
         compute=weights,
         # Accelerate keeps what FSDP trains in float32 under mixed precision.
         autocast=autocast,
-        adapters="float32" if version and version >= "4.43" else weights,
+        adapters=weights if notes.older(version, 4, 43) else "float32",
         optimizer="adamw_torch",
         loss=notes.loss(version),
         sharding="fsdp" if sharded else "zero",
         reentrant=True,
+        repeated_heads=notes.repeats_heads(shape.family, version),
     )
+    if shape.family == "gpt_bigcode":
+        # It has a loss of its own, and fills its cache in training too.
+        stack = replace(stack, loss="half", keeps_cache=True)
     if sharded and autocast and given.full:
         stack = replace(stack, weights="float32")
     if given.base == "nf4":
@@ -54,7 +59,7 @@ def read(row: Row) -> Case:
     if "liger" in plugins:
         stack = replace(stack, loss="liger", fused=fused - {"cross_entropy"})
     native = not fused and "autogptq" not in plugins
-    return common.case(row, shape, given, stack, placed, dropout=0.1, native=native)
+    return common.case(row, shape, given, stack, placed, dropout=0.1, native=native, doubts=doubts)
 
 
 def _quantized_default(row: Row) -> str:

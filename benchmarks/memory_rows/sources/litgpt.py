@@ -59,9 +59,7 @@ def config_hub(row: Row) -> Case:
     devices = recipe.devices if given.full else 1
     if not given.full:
         rank = recipe.quantized_r if given.base != "dense" else None
-        whole = ("lm_head adapter",) if recipe.head else ()
         given = replace(given, r=rank or recipe.r, targets=recipe.targets)
-        del whole
     told = replace(row, n_gpus=devices, sharding="FSDP" if devices > 1 else "none")
     return _case(told, shape, given)
 

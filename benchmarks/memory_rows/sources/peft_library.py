@@ -51,7 +51,7 @@ def docs(row: Row) -> Case:
         sharding="fsdp" if fsdp else "zero",
         reentrant=True,
     )
-    doubts = ()
+    doubts: tuple[str, ...] = ()
     if "midpoint" in row.notes:
         doubts = ("a range was published, of which this is the middle",)
     placed = replace(common.settings(row), accumulation=4)

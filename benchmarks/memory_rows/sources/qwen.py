@@ -17,7 +17,7 @@ from benchmarks.memory_rows import notes
 from benchmarks.memory_rows.case import Case, Unknowable
 from benchmarks.memory_rows.row import Row
 from benchmarks.memory_rows.sources import common
-from launcher.memory.stack import Stack
+from launcher.memory.stack import Attention, Stack
 from launcher.models.types import ModelShape
 
 _REDUCE, _ALLGATHER = 200_000_000, 200_000_000
@@ -29,7 +29,7 @@ def profiling(row: Row) -> Case:
     shape, given = common.read(row)
     weights, autocast = notes.precision(row)
     stack = Stack(weights=weights, compute=weights, autocast=autocast, adapters=weights)
-    stack = replace(stack, optimizer="adamw_torch", loss="shifted", attention=_attention(row))
+    stack = replace(stack, optimizer="adamw_torch", loss="half", attention=_attention(row))
     placed = common.settings(_told(row), accumulation=8)
     if given.full:
         placed = replace(
@@ -59,7 +59,7 @@ def swift(row: Row) -> Case:
         autocast=autocast,
         adapters=weights,
         optimizer="adamw_torch",
-        loss="shifted",
+        loss="half",
         attention=_attention(row),
     )
     if given.base in ("nf4", "int8"):
@@ -73,7 +73,7 @@ def _attention_in(shape: ModelShape) -> tuple[str, ...] | None:
     return ("q_proj", "k_proj", "v_proj") if shape.family == "qwen" else None
 
 
-def _attention(row: Row) -> str:
+def _attention(row: Row) -> Attention:
     return "flash" if row.flash == "True" else "eager"
 
 
