@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 NODE = 8
 """GPUs a node, where nothing says."""
+OF_A_MODEL = {
+    "method", "seq_len", "prompt_len", "peft", "lora_r", "quantization", "dtype", "optimizer",
+}  # fmt: skip
+"""Flags that say what a recipe says of itself."""
 DTYPES = click.Choice(get_args(Dtype))
 
 
@@ -83,16 +87,19 @@ def command(
     """
     from launcher.cli import estimate_text
 
+    given = _given(flags)
     if model is not None:
+        _check(given, only, flags)
         cases = _of_flags(model, words, flags)
     elif words:
+        _check_recipe(given)
         cases = _of_recipe(words[0], words[1:], only, cluster, runs, flags)
     else:
         raise UsageError(
             "there is nothing to estimate", hint="name a recipe (`ppo_7b`), or give `--model`"
         )
     python = _python(cluster) if trace else None
-    traces = [_traced(case, python) for case in cases] if python is not None else []
+    traces = [_traced(case, python, flags) for case in cases] if python is not None else []
     if as_json:
         data = [estimate_text.as_data(case) for case in cases]
         for found, traced in zip(data, traces, strict=False):
@@ -103,6 +110,34 @@ def command(
         output.text(("\n" if number else "") + estimate_text.render(case))
         if traces:
             output.text("\n" + estimate_text.render_trace(*traces[number]))
+
+
+def _given(flags: Mapping[str, Any]) -> set[str]:
+    """The flags that were typed, beside those that have a default."""
+    context, typed = click.get_current_context(), click.core.ParameterSource.COMMANDLINE
+    return {name for name in flags if context.get_parameter_source(name) is typed}
+
+
+def _check_recipe(given: set[str]) -> None:
+    for name in sorted(given & OF_A_MODEL):
+        flag = name.replace("_", "-")
+        raise UsageError(
+            f"`--{flag}` goes with `--model`: a recipe says it by itself",
+            hint="change the recipe by KEY=VALUE, such as `stages.sft.train.max_length=4096`",
+        )
+
+
+def _check(given: set[str], only: str | None, flags: Mapping[str, Any]) -> None:
+    """Flags that would be passed over in silence."""
+    if only is not None:
+        raise UsageError("`--stage` is of a recipe, and there is a model", hint="leave it out")
+    if "prompt_len" in given and not METHODS[flags["method"]].online:
+        raise UsageError(
+            f"{flags['method']} writes nothing, so `--prompt-len` divides nothing",
+            hint="use `--seq-len` alone",
+        )
+    if "lora_r" in given and flags["peft"] == "none":
+        raise UsageError("`--lora-r` is of an adapter", hint="add `--peft lora`")
 
 
 def _of_flags(model: str, words: tuple[str, ...], flags: Mapping[str, Any]) -> list[Sized]:
@@ -283,17 +318,18 @@ def _python(cluster: str | None) -> str:
     return (settings.cluster(cluster).python if cluster is not None else None) or sys.executable
 
 
-def _traced(case: Sized, python: str) -> tuple[Sized, Mapping[str, Any]]:
+def _traced(case: Sized, python: str, flags: Mapping[str, Any]) -> tuple[Sized, Mapping[str, Any]]:
     """A trace of one process beside what the formula says of the same."""
     import msgspec
 
+    from launcher.memory.stack import stack_of
     from launcher.models.config import config_of
     from launcher.plan.sizing import size
     from launcher.scheduler import shell
 
     alone = replace(case.settings, processes=1, processes_per_node=1, zero_stage=0, offload="none")
-    same = alone == case.settings
-    compared = size(case.stage, case.shapes, alone, case.stack if same else None)
+    stack = replace(stack_of(case.stage, alone), **_changes(Stack, flags))
+    compared = size(case.stage, case.shapes, alone, stack)
     request = {
         "stage": case.stage,
         "configs": {role: config_of(shape) for role, shape in case.shapes.items()},

@@ -196,6 +196,10 @@ def test_the_table_marks_the_peak_and_the_bar_is_as_long_as_ever() -> None:
         (["--model", HALF, "--method", "ppo", "--seq-len", "64", "--prompt-len", "64"], "leaves"),
         (["ppo_7b", "--gpus", "8", "--stage", "pp"], "no stage `pp`"),
         (["--model", HALF, "--optimizer", "adam"], "expected one of"),
+        (["ppo_7b", "--gpus", "8", "--peft", "qlora"], "goes with `--model`"),
+        (["--model", HALF, "--stage", "sft"], "of a recipe"),
+        (["--model", HALF, "--prompt-len", "64"], "writes nothing"),
+        (["--model", HALF, "--lora-r", "64"], "of an adapter"),
     ],
 )
 def test_what_contradicts_itself_is_refused(words: list[str], match: str) -> None:
