@@ -95,7 +95,8 @@ def _saves(
     else:
         between = PREEMPTED_S if preemptible else FAILURE_FREE_S / nodes
         interval = math.sqrt(2 * seconds * between)
-        interval = min(max(interval, SHORTEST_INTERVAL_S), LONGEST_INTERVAL_S)
+        longest = LONGEST_INTERVAL_S if speed.known else SHORTEST_INTERVAL_S
+        interval = min(max(interval, SHORTEST_INTERVAL_S), longest)
         steps = min(_round(interval / max(step.seconds, 1e-6)), work.steps)
     # The last step is always saved.
     count = math.ceil(work.steps / steps)

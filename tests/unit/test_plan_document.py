@@ -26,6 +26,21 @@ def test_a_plan_is_read_back_as_it_was() -> None:
     assert plan_to_json(plan_from_json(text)) == text
 
 
+def test_a_plan_without_predictions_is_read_too() -> None:
+    document = json.loads(plan_to_json(PLAN))
+    for name in ("objective", "notes"):
+        del document[name]
+    for each in document["stages"]:
+        for name in ("prediction", "disk", "save_steps", "advice"):
+            del each[name]
+        del each["allocation"]["signal_lead_s"]
+        for line in each["rejected"]:
+            del line["hours"], line["gpu_hours"]
+    read = plan_from_json(json.dumps(document))
+    assert read.stage("ppo").prediction is None
+    assert read.stage("ppo").allocation.signal_lead_s == 120
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"schema_version": 1}', "[" * 99999])
 def test_what_is_no_plan_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
@@ -57,6 +72,11 @@ CHANGES: dict[str, tuple[Change, str]] = {
         "does not offer",
     ),
     "more time": (lambda d: ppo(d)["allocation"].update(time_minutes=99999), "time_minutes"),
+    "a signal after the end": (
+        lambda d: ppo(d)["allocation"].update(signal_lead_s=10**6),
+        "signal_lead_s",
+    ),
+    "no steps between checkpoints": (lambda d: ppo(d).update(save_steps=0), "save_steps"),
     "a GPU it has not": (lambda d: ppo(d)["allocation"].update(gpu="b200"), "does not offer"),
     "code in the environment": (
         lambda d: ppo(d)["stage"]["env"].update(LD_PRELOAD="x.so"),

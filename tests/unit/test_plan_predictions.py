@@ -13,7 +13,8 @@ from launcher.plan.limits import ROOM
 from launcher.plan.make import make_plan
 from launcher.plan.objective import Objective, rank
 from launcher.plan.types import Plan, StagePlan
-from launcher.recipe.types import Data, Peft, Recipe
+from launcher.recipe.methods import METHODS
+from launcher.recipe.types import Data, Peft, Recipe, Stage
 from tests.unit.planning import (
     FORTY,
     LAPTOP,
@@ -245,3 +246,17 @@ def test_what_is_chosen_fits_with_its_margin_whatever_the_objective() -> None:
         for each in made(known(), objective).stages:
             usable = (each.allocation.gpu_memory_gib or 0) * GIB * (1 - each.margin)
             assert each.estimate.peak.total <= usable
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "evaluate"])
+def test_every_method_is_predicted(method: str, adapter: bool) -> None:
+    models = dict.fromkeys(METHODS[method].required_roles, "Qwen/Qwen2.5-1.5B")
+    peft = Peft() if adapter else None
+    each = plan_one(Stage(method, method, models, data=KNOWN, peft=peft, global_batch=64))
+    assert each.prediction is not None and each.prediction.mfu is not None
+    assert 0.03 < each.prediction.mfu < 0.5
+    assert not each.prediction.doubt
+    online = METHODS[method].online
+    slowest = each.prediction.slowest_step_seconds
+    assert (slowest > each.prediction.step_seconds) == (online and method == "ppo")
