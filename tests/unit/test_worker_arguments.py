@@ -58,3 +58,10 @@ def test_what_models_are_loaded_with_is_not_left_for_a_trainer_that_loads_none(
     chosen = {"model_init_kwargs": {"attn_implementation": "eager"}}
     given = arguments.keywords(context(stage("sft", model="tiny", train=chosen), tmp_path))
     assert "model_init_kwargs" not in given
+
+
+def test_checkpoints_come_as_often_as_planned_unless_the_recipe_says(tmp_path: Path) -> None:
+    given = arguments.keywords(context(stage("sft", model="tiny"), tmp_path, save_steps=37))
+    assert given["save_steps"] == 37
+    stated = stage("sft", model="tiny", train={"save_steps": 0.1})
+    assert arguments.keywords(context(stated, tmp_path))["save_steps"] == 0.1
