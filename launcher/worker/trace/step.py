@@ -21,6 +21,7 @@ from launcher.worker.trace.rollout import generating
 from launcher.worker.trace.tensors import Counted, counting, materialize
 from launcher.worker.trace.trainers import TRAINERS, lengths_of, trainer_of
 
+_KERNELS = "kernels that others put in place of transformers' own are not run"
 _LOSSES = ("fused head", "stock")
 
 
@@ -60,6 +61,10 @@ def _refusal(request: Request) -> str | None:
         return "the trace counts what a GPU would hold"
     if stage.method not in TRAINERS:
         return f"the method {stage.method} has no training step that could be traced"
+    if stage.train.get("use_vllm"):
+        return "vLLM generates in memory of its own"
+    if stage.train.get("use_liger_kernel"):
+        return _KERNELS
     if stage.peft is not None and stage.peft.quantization is not None:
         return "quantized weights need kernels that only a GPU has"
     if request.stack is not None:
@@ -71,7 +76,7 @@ def _refused_stack(stack: Stack, method: str) -> str | None:
     if stack.base != "dense":
         return "quantized weights need kernels that only a GPU has"
     if stack.fused or stack.residual is not None:
-        return "kernels that others put in place of transformers' own are not run"
+        return _KERNELS
     if stack.loss not in _LOSSES:
         return f"the loss `{stack.loss}` is not run, only {' and '.join(_LOSSES)}"
     if stack.loss == "stock" and method != "sft":
@@ -164,7 +169,10 @@ def _copy(batch: Any) -> Any:
     """A batch on the GPU; rows that are still text stay on the host."""
     if isinstance(batch, list):
         return batch
-    return {name: tensor.clone() for name, tensor in batch.items()}
+    return {
+        name: value.clone() if isinstance(value, torch.Tensor) else value
+        for name, value in batch.items()
+    }
 
 
 def _as_on_cuda(optimizer: Any) -> None:

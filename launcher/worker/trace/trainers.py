@@ -17,6 +17,18 @@ from launcher.worker.trace.request import Request
 _TOKEN = 2
 
 
+_NOT_OF_A_STEP: dict[str, Any] = {
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "load_best_model_at_end": False,
+    "push_to_hub": False,
+    "chat_template_path": None,
+    "assistant_only_loss": False,
+    "completion_only_loss": None,
+}
+"""Keys of a recipe that need data or files which a trace has not, and a step does not feel."""
+
+
 def trainer_of(request: Request, folder: str) -> Any:
     """The trainer, its models on the `meta` device. Raises KeyError for a method without one."""
     return TRAINERS[request.stage.method](request, config_of(request, folder))
@@ -33,6 +45,7 @@ def config_of(request: Request, folder: str) -> Any:
     )
     # A CPU has no float16 training; tensors of bfloat16 are as large.
     values |= {"output_dir": folder, "use_cpu": True, "fp16": False}
+    values |= {name: value for name, value in _NOT_OF_A_STEP.items() if name in values}
     values["bf16"] = stage.dtype != "float32" if stack is None else stack.autocast
     if stack is not None:
         values["optim"] = stack.optimizer
