@@ -36,7 +36,7 @@ def prepare(
     Warnings go to stderr. Raises UsageError, DoesNotFit.
     """
     if source.endswith(".json"):
-        return _stored(Path(source), overrides)
+        return _stored(Path(source), overrides, objective)
     from launcher.models.find import shape_of
     from launcher.plan.make import make_plan
     from launcher.recipe.fields import trl_version
@@ -73,12 +73,13 @@ def _available(machines: Cluster) -> Availability | None:
         return None
 
 
-def _stored(path: Path, overrides: Sequence[str]) -> Prepared:
+def _stored(path: Path, overrides: Sequence[str], objective: Objective) -> Prepared:
     from launcher.plan.document import plan_from_json
 
-    if overrides:
+    if overrides or objective != "cost":
         raise UsageError(
-            "a plan takes no overrides", hint="give them when the plan is made from its recipe"
+            "a plan takes no overrides and no objective",
+            hint="give them when the plan is made from its recipe",
         )
     try:
         text = path.read_text()

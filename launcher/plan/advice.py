@@ -20,6 +20,8 @@ from launcher.recipe.types import Peft, Stage
 
 WORTH = 0.75
 """A change that saves less than a quarter of the GPU-hours, and no GPU, is not told."""
+LEAST_HOURS = 0.5
+"""Nor one that saves fewer GPU-hours than this."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,10 @@ def _shorter(search: Search) -> _Change | None:
 def _worth(best: Choice, chosen: Choice) -> bool:
     if chosen.offloads and not best.offloads:
         return True
+    saved = chosen.gpu_hours - best.gpu_hours
     fewer = best.layout.processes < chosen.layout.processes
     return (fewer and best.gpu_hours < 1.5 * chosen.gpu_hours) or (
-        best.gpu_hours < WORTH * chosen.gpu_hours
+        best.gpu_hours < WORTH * chosen.gpu_hours and saved >= LEAST_HOURS
     )
 
 
