@@ -19,6 +19,8 @@ _FIELDS = ("PartitionName", "NodeHost", "StateCompact", "Gres", "GresUsed")
 _WIDTH = 255
 _READY = ("idle", "mix", "alloc", "plnd", "comp")
 _MOST_MINUTES = 24 * 60
+_MEMORY_SHARE = 0.5
+"""Of what a job's GPUs bring of their node: how much a stage asks for is not known yet."""
 _START = re.compile(r"to start at (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
 
 
@@ -63,7 +65,7 @@ def start_command(
         "nodes": str(nodes),
         "ntasks-per-node": str(gpus),
         "cpus-per-task": str(max(1, group.cpus // max(1, group.gpus))),
-        "mem": f"{int(group.memory_gib * share * 0.5 * 1024)}M",
+        "mem": f"{int(group.memory_gib * share * _MEMORY_SHARE * 1024)}M",
         "gres" if cluster.gpu_request == "gres" else "gpus-per-node": asked,
         "time": str(min(partition.max_time_minutes or _MOST_MINUTES, _MOST_MINUTES)),
         "account": partition.account or cluster.account,
