@@ -55,18 +55,24 @@ def run(argv: Sequence[str], timeout: float = 30, *, both: bool = False) -> str:
 def converse(argv: Sequence[str], text: str) -> str:
     """What `argv` prints on standard output when given `text` on standard input.
 
-    Raises LauncherError when the program is missing or
-    ends with an error, with the last thing that it said.
+    Raises LauncherError where the program is missing, CommandFailed where it ends with an error:
+    the last that it named.
     """
     try:
         done = subprocess.run(argv, input=text, capture_output=True, text=True)
     except OSError as error:
         raise LauncherError(f"{argv[0]} cannot be started: {error.strerror}") from error
     if done.returncode != 0:
-        words = [line for line in done.stderr.splitlines() if line.strip()]
-        last = words[-1].strip() if words else f"exit code {done.returncode}"
-        raise CommandFailed(last.removeprefix("error: "))
+        raise CommandFailed(_last_error(done.stderr) or f"exit code {done.returncode}")
     return done.stdout
+
+
+def _last_error(words: str) -> str:
+    """The last error that a program of Python's, ours or not, names on standard error. Pure."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"error: |([\w.]+\.)?\w*(Error|Exception)\b", line)]
+    last: str = (named or lines or [""])[-1]
+    return last.removeprefix("error: ")
 
 
 def unavailable(words: str) -> SchedulerUnavailable | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from launcher.errors import DoesNotFit, LauncherError, UsageError
 from launcher.memory.estimate import estimate
 from launcher.memory.types import GIB, Settings
 from launcher.recipe.types import Data, Peft, Stage
+from launcher.scheduler.shell import CommandFailed, converse
 from tests.unit.command import ROOT, launcher
 from tests.unit.planning import shapes
 
@@ -222,6 +224,17 @@ def test_a_trace_without_a_training_environment_says_so(tmp_path: Path) -> None:
     python.unlink()
     with pytest.raises(LauncherError, match="cannot be started"):
         said("--model", HALF, "--trace", "--cluster", str(profile))
+
+
+def test_the_last_error_that_a_program_names_is_its_reason() -> None:
+    words = (
+        "Traceback:\n  here\nValueError: no such kernel\nSee the docs for\nworkaround examples.\n"
+    )
+    script = f"import sys; sys.stderr.write({words!r}); sys.exit(3)"
+    with pytest.raises(CommandFailed, match=r"^ValueError: no such kernel$"):
+        converse([sys.executable, "-c", script], "")
+    script = "import sys; print(sys.stdin.read().upper())"
+    assert converse([sys.executable, "-c", script], "words") == "WORDS\n"
 
 
 def test_an_estimate_loads_no_training_stack_and_takes_a_fraction_of_a_second() -> None:
