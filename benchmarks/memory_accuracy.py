@@ -11,15 +11,18 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.memory_rows.row import load
-from benchmarks.memory_rows.score import Score, score, verdicts
-from benchmarks.memory_rows.scoring import Listed, Scored, groups, scored
+from benchmarks.memory_rows.score import Point, Score, score, verdicts
+from benchmarks.memory_rows.scoring import KINDS, Listed, Scored, groups, scored
+from launcher.memory.types import GIB
+
+Peers = dict[str, list[tuple[Scored, float | None]]]
 
 ROWS = Path(__file__).parent / "data" / "measured_peaks.csv"
 
@@ -38,10 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     found = [row for row in rows if isinstance(row, Scored)]
     listed = [row for row in rows if isinstance(row, Listed)]
+    peers = _peers(found) if options.peers else {}
     if options.json:
-        print(json.dumps(document(found, listed), indent=2))
+        print(json.dumps(document(found, listed) | peers_document(peers), indent=2))
     else:
         print(report(found, listed, each=options.each))
+        if peers:
+            print(peers_report(found, peers))
     return 0
 
 
@@ -109,6 +115,63 @@ def report(found: Sequence[Scored], listed: Sequence[Listed], *, each: bool) -> 
     lines += ["", f"{len(listed)} rows are not scored:"]
     lines += [f"  {n:3} {source}: {reason}" for (source, reason), n in sorted(reasons.items())]
     return "\n".join(lines)
+
+
+def _peers(found: Sequence[Scored]) -> Peers:
+    """What other estimators say of the rows with a peak, each row beside its point."""
+    from benchmarks.memory_rows.peers import PEERS
+
+    rows = [row for row in found if row.point is not None]
+    cases = [row.case for row in rows]
+    return {name: list(zip(rows, ask(cases), strict=True)) for name, ask in PEERS.items()}
+
+
+def _peer_scores(answers: Sequence[tuple[Scored, float | None]]) -> dict[str, Score]:
+    points = {
+        id(row): Point(row.point.measured, said / GIB)
+        for row, said in answers
+        if said is not None and row.point is not None
+    }
+    scores = {
+        name: score([points[id(row)] for row in members if id(row) in points])
+        for name, members in groups(row for row, _ in answers).items()
+    }
+    return {name: found for name, found in scores.items() if found is not None}
+
+
+def peers_document(peers: Peers) -> dict[str, object]:
+    """For each estimator and group the same keys as ours; without a margin."""
+    if not peers:
+        return {}
+    return {
+        "peers": {
+            name: {group: asdict(found) for group, found in _peer_scores(answers).items()}
+            for name, answers in peers.items()
+        }
+    }
+
+
+def peers_report(found: Sequence[Scored], peers: Peers) -> str:
+    """Median absolute error (and rows answered) of each estimator, by group."""
+    ours = {name: _score(members) for name, members in groups(found).items()}
+    tables: dict[str, Mapping[str, Score | None]] = {
+        "launcher": ours,
+        **{name: _peer_scores(each) for name, each in peers.items()},
+    }
+    kinds = [*KINDS, "overall"]
+    width = max(map(len, tables))
+    lines = ["", "Median error, rows answered, bias; no margins:", ""]
+    for kind in kinds:
+        lines.append(f"{kind}:")
+        for name, scores in tables.items():
+            result = scores.get(kind)
+            told = "-" if result is None else _short(result)
+            lines.append(f"  {name:{width}}  {told}")
+    return "\n".join(lines)
+
+
+def _short(found: Score) -> str:
+    return f"{found.median:7.1%}  n {found.n:3}  bias {found.bias:+7.1%}  max {found.max:7.1%}"
 
 
 def _score(members: Sequence[Scored]) -> Score | None:

@@ -33,6 +33,10 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "query_key_value": ("q_proj", "k_proj", "v_proj"),
     **{name: (name,) for name in (*ATTENTION, *MLP)},
 }
+_JOINT = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj"),
+    **dict.fromkeys(("gate_proj", "up_proj"), "gate_up_proj"),
+}
 _EVERY = re.compile(r"\b(all([- ]linear)?|linear[- ]all)\b")
 _OTHERS = re.compile(
     r"^(adalora|adamss|adaption_prompt|adapter|beft|boft|bone|c3a|cartridge|cpt|delora|fourierft|"
@@ -131,11 +135,22 @@ def peft(given: Adapter, shape: ModelShape, targets: tuple[str, ...] | None = No
     chosen = given.targets if given.targets is not None else targets
     if chosen is None:
         raise Unknowable("which layers the adapter sits on is not told")
-    names = tuple(name for name in (chosen or MLP + ATTENTION) if name in linear_layers(shape))
-    if not names and shape.family == "phi3":
-        names = tuple(linear_layers(shape))
+    names = _layers(chosen or ATTENTION + MLP, shape)
+    if not names:
+        raise Unknowable(f"{shape.name} has no layer of those that the adapter sits on")
     rank = given.r or _rank(given, shape, names)
     return Peft(r=rank, targets=names, modules_to_save=given.whole, dora=given.dora)
+
+
+def _layers(names: tuple[str, ...], shape: ModelShape) -> tuple[str, ...]:
+    """Those that blocks of `shape` have, where a joint layer stands for its parts."""
+    every = linear_layers(shape)
+    found: list[str] = []
+    for name in names:
+        for layer in (name, _JOINT.get(name, name)):
+            if layer in every and layer not in found:
+                found.append(layer)
+    return tuple(found)
 
 
 def _rank(given: Adapter, shape: ModelShape, names: tuple[str, ...]) -> int:
@@ -144,6 +159,7 @@ def _rank(given: Adapter, shape: ModelShape, names: tuple[str, ...]) -> int:
     hidden, inner = shape.hidden, shape.intermediate
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     outputs = {"q_proj": q, "k_proj": kv, "v_proj": kv, "gate_proj": inner, "up_proj": inner}
+    outputs |= {"qkv_proj": q + 2 * kv, "gate_up_proj": 2 * inner}
     inputs = {"o_proj": q, "down_proj": inner}
     widths = sum(inputs.get(name, hidden) + outputs.get(name, hidden) for name in names)
     rank, rest = divmod(given.trainable, shape.layers * widths)

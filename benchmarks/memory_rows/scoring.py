@@ -14,6 +14,14 @@ from launcher.memory.estimate import estimate
 from launcher.memory.types import GIB, MemoryEstimate, Phase
 from launcher.plan.margin import learned
 
+KINDS = (
+    "TRL/HF-native single-GPU",
+    "single-GPU, settings known",
+    "single-GPU, something left open",
+    "multi-GPU",
+)
+"""Groups by how much of a row's settings is told; the first is a part of the second."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -33,12 +41,12 @@ class Scored:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The groups of the report that it counts in, beside its source."""
+        native, known, open_question, several = KINDS
         if not self.single:
-            return ("multi-GPU",)
+            return (several,)
         if self.case.doubts:
-            return ("single-GPU, something left open",)
-        known = "single-GPU, settings known"
-        return ("TRL/HF-native single-GPU", known) if self.case.native else (known,)
+            return (open_question,)
+        return (native, known) if self.case.native else (known,)
 
 
 @dataclass(frozen=True)
@@ -82,13 +90,7 @@ def _verdict(row: Row, found: MemoryEstimate, margin: float) -> Verdict | None:
 def groups(found: Iterable[Scored]) -> dict[str, list[Scored]]:
     """Kinds in a fixed order, then sources by name, then `overall`."""
     rows = list(found)
-    kinds = (
-        "TRL/HF-native single-GPU",
-        "single-GPU, settings known",
-        "single-GPU, something left open",
-        "multi-GPU",
-    )
-    made = {kind: [row for row in rows if kind in row.kinds] for kind in kinds}
+    made = {kind: [row for row in rows if kind in row.kinds] for kind in KINDS}
     for source in sorted({row.row.source for row in rows}):
         made[source] = [row for row in rows if row.row.source == source]
     return {**made, "overall": rows}

@@ -82,6 +82,8 @@ def _case(row: Row, shape: ModelShape, given: Adapter) -> Case:
         optimizer="adamw_torch" if given.base == "dense" else "paged_adamw_32bit",
         loss="stock",
         sharding="fsdp" if sharded else "zero",
+        # Keys and values are expanded to all heads.
+        repeated_heads=True,
     )
     placed = common.settings(row, checkpointing=sharded)
     _consistent(row, shape, given)

@@ -22,6 +22,7 @@ from launcher.models.types import ModelShape
 
 _REDUCE, _ALLGATHER = 200_000_000, 200_000_000
 _LIVE = 1_000_000_000
+_VARIES = "how much of the allocator's pool rows of other lengths have fragmented"
 
 
 def profiling(row: Row) -> Case:
@@ -66,7 +67,10 @@ def swift(row: Row) -> Case:
         # Its default quantizes the scales too; PEFT's preparation casts the rest to float32.
         stack = replace(stack, base="nf4-double", residual="float32")
     placed = common.settings(row, accumulation=16)
-    return common.case(row, shape, given, stack, placed, targets=_attention_in(shape), dropout=0.05)
+    targets = _attention_in(shape)
+    return common.case(
+        row, shape, given, stack, placed, targets=targets, dropout=0.05, doubts=(_VARIES,)
+    )
 
 
 def _attention_in(shape: ModelShape) -> tuple[str, ...] | None:
