@@ -55,8 +55,6 @@ class Adapter:
     r: int | None = None
     targets: tuple[str, ...] | None = None
     """Canonical names; empty: all linear layers of a block."""
-    default_targets: bool = False
-    """`default`: what PEFT adapts in that family."""
     trainable: int | None = None
     dora: bool = False
     whole: tuple[str, ...] = ()
@@ -78,12 +76,10 @@ def adapter(text: str) -> Adapter:
         raise Unknowable(f"what trains is not told by {text!r}")
     rank = re.search(r"\br(?:ank)?[ =]?(\d+)\b", lower)
     counted = re.search(r"trainable[ =]+([\d,]*\d)", lower)
-    targets, default = _targets(lower)
     return Adapter(
         base=_base(lower),
         r=int(rank[1]) if rank else None,
-        targets=targets,
-        default_targets=default,
+        targets=_targets(lower),
         trainable=int(counted[1].replace(",", "")) if counted else None,
         dora="dora=true" in lower or lower.startswith(("dora", "qdora")),
         whole=_whole(lower),
@@ -102,16 +98,16 @@ def _base(lower: str) -> Base:
     return "dense"
 
 
-def _targets(lower: str) -> tuple[tuple[str, ...] | None, bool]:
+def _targets(lower: str) -> tuple[str, ...] | None:
     if _EVERY.search(lower):
-        return (), False
+        return ()
     listed = re.search(r"\[(.*?)\]|\((?!trainable|config)(.*?)\)", lower)
     inside = next((part for part in listed.groups() if part), "") if listed else ""
     words = re.split(r"[\s,;'\"+/]+", f"{lower} {inside}".replace("(", " ").replace(")", " "))
     found: list[str] = []
     for word in words:
         found.extend(name for name in _WORDS.get(word.strip("[]"), ()) if name not in found)
-    return (tuple(found), False) if found else (None, "default" in lower)
+    return tuple(found) or None
 
 
 def _whole(lower: str) -> tuple[str, ...]:
