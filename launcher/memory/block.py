@@ -204,7 +204,16 @@ class Block:
         adapters' precision; then (s − 1) · Wx + s · BAx with a trained scale s a row."""
         tape, rows, columns = self.tape, b.rows, a.columns
         identity = tape.new(constant(columns * columns), size)
-        whole = tape.new(constant(rows * columns), size)
+        if tape.autocast is not None and tape.autocast != size:
+            # The product's own copy is what its graph keeps, and BA comes out narrow.
+            kept = tape.new(constant(columns * columns), tape.autocast)
+            narrow = tape.new(constant(rows * columns), tape.autocast)
+            del identity
+            identity = kept
+            whole = tape.new(constant(rows * columns), size)
+            del narrow, kept
+        else:
+            whole = tape.new(constant(rows * columns), size)
         copy = tape.new(constant(rows * columns), size)
         scaled, summed = tape.like(whole), tape.like(whole)
         del scaled, summed

@@ -15,11 +15,11 @@ from launcher.memory.generation import (
 )
 from launcher.memory.head import Output
 from launcher.memory.host import host_memory, node_items
-from launcher.memory.lengths import Lengths, lengths
+from launcher.memory.lengths import Lengths, lengths, whole
 from launcher.memory.models import Resident, residents
 from launcher.memory.passes import Batch, kept, merge, read, total, training
 from launcher.memory.process import around
-from launcher.memory.stack import Stack, gathered, stack_of, width
+from launcher.memory.stack import Stack, gathered, master, stack_of, width
 from launcher.memory.states import States, exchange, states
 from launcher.memory.types import MemoryEstimate, Phase, Settings
 from launcher.memory.walk import Items
@@ -108,8 +108,7 @@ class _Job:
         stage, settings, main = self.stage, self.settings, self.models[0]
         method = METHODS[stage.method]
         sequences = settings.micro_batch * method.sequences_per_row
-        scored = self.length.completion if method.online else self.length.total
-        batch = Batch(sequences, self.length.total, scored)
+        batch = self._batch(sequences)
         kind = self.kind(main)
         loss, backward = training(
             kind,
@@ -138,23 +137,31 @@ class _Job:
             loss = max(loss, merge((held, frozen)), key=total)
         return loss, backward
 
+    def _batch(self, sequences: int) -> Batch:
+        """PPO scores completions only; TRL's trainers score prompts, too."""
+        completion, total = self.length.completion, self.length.total
+        return Batch(sequences, total, completion if self.stage.method == "ppo" else total)
+
     def _rollout(self, steady: Items, vllm: Vllm) -> list[tuple[str, Items]]:
         settings, main = self.settings, self.models[0]
         rollouts = rollout_sequences(self.stage, settings)
-        batch = Batch(settings.micro_batch, self.length.total, self.length.completion)
+        batch = self._batch(settings.micro_batch)
+        # GRPO's own log-probabilities are those of its loss while it takes one step with them; with
+        # a KL penalty an adapter's base is its reference.
+        train, alone = self.stage.train, len(self.models) == 1
+        again = whole(train, "num_iterations", 1) > 1 or (alone and train.get("beta", 0) != 0)
+        own = self.stage.method != "grpo" or again
         readers = [
-            read(self.kind(model, trains=False), self._output(model), batch)
+            read(self.kind(model), self._output(model), batch)
             for model in self.models
+            if own or model is not main
         ]
         gathered = self._gathered(self.models)
-        if vllm.writes:
-            # The weights are gathered to be handed over; vLLM has the cache.
-            written = vllm.rollout
-        else:
-            written = writing(self.kind(main, trains=False), rollouts, self.length)
+        # For vLLM the weights are gathered to be handed over; it has the cache.
+        written = vllm.rollout if vllm.writes else writing(self.kind(main), rollouts, self.length)
         return [
             ("rollout", merge((steady, self._whole(main), written))),
-            ("score", merge((steady, gathered, max(readers, key=total)))),
+            ("score", merge((steady, gathered, max(readers, key=total, default={})))),
         ]
 
     def evaluation(self) -> list[tuple[str, Items]]:
@@ -184,6 +191,8 @@ class _Job:
         peft = self.stage.peft if model.adapters else None
         if model.trained:
             stack = gathered(self.stack) if self.sharded else self.stack
+            if peft is None and not self.sharded:
+                stack = replace(stack, weights=master(stack))
             return Kind(model.shape, stack, peft, trains)
         stack = replace(self.stack, weights=self.stack.compute, autocast=False)
         return Kind(model.shape, stack, None, trains=False)

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 
 from launcher.memory.block import Kind
 from launcher.memory.lengths import Lengths, whole
-from launcher.memory.passes import Batch, merge
+from launcher.memory.passes import Batch, autocast_copies, merge, through, total
 from launcher.memory.stack import width
 from launcher.memory.types import Settings
 from launcher.memory.walk import Items
-from launcher.memory.walk import reading as block
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Stage
 
@@ -51,20 +50,21 @@ def rollout_sequences(stage: Stage, settings: Settings) -> int:
 
 
 def writing(writer: Kind, sequences: int, length: Lengths) -> Items:
-    """`writer` answers `sequences` prompts at once: its cache, one block's pass over all prompts,
-    and for each sequence a row of logits, its float32 copy and the sampler's."""
-    shape = writer.shape
-    size = width(writer.stack.compute)
+    """`writer` answers `sequences` prompts at once: its cache, and one block's pass over all the
+    prompts, or a row of logits for each sequence, with its float32 copy and the sampler's."""
+    shape, stack = writer.shape, writer.stack
+    size = width(stack.compute)
     row = 2 * shape.layers * shape.kv_heads * shape.head_dim * size
     window = shape.sliding_window or length.total
-    prompts = block(writer).highest(sequences * length.prompt, length.prompt)
+    prompts = through(writer, sequences * length.prompt, length.prompt)
+    logits: Items = {"logits": float(sequences * shape.vocab * (size + 8))}
+    if stack.autocast and writer.peft is None and stack.weights == "float32":
+        logits["autocast copies"] = float(shape.embedding_parameters * size)
     return merge(
         (
-            prompts,
-            {
-                "kv cache": float(sequences * min(length.total, window) * row),
-                "logits": float(sequences * shape.vocab * (size + 8)),
-            },
+            {"kv cache": float(sequences * min(length.total, window) * row)},
+            autocast_copies(writer),
+            max(prompts, logits, key=total),
         )
     )
 
@@ -74,6 +74,6 @@ def reading(reader: Kind, sequences: int, length: Lengths) -> Items:
     float32 copies of one completion's."""
     shape, size = reader.shape, width(reader.stack.compute)
     batch = Batch(sequences, length.total, length.completion)
-    trunk = block(reader).highest(batch.tokens, length.total)
+    trunk = through(reader, batch.tokens, length.total)
     logits = size * sequences * length.completion * shape.vocab
     return merge((trunk, {"logits": float(logits + 8 * length.completion * shape.vocab)}))

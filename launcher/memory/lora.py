@@ -37,32 +37,35 @@ def targets(peft: Peft, shape: ModelShape) -> frozenset[str]:
     return every & {name.rsplit(".", 1)[-1] for name in peft.targets}
 
 
+def sizes(shape: ModelShape) -> dict[str, tuple[int, int]]:
+    """Linear layer of a block → (inputs, outputs)."""
+    hidden, inner = shape.hidden, shape.shared_intermediate or shape.intermediate
+    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    every = {
+        "q_proj": (hidden, q),
+        "k_proj": (hidden, kv),
+        "v_proj": (hidden, kv),
+        "o_proj": (q, hidden),
+        "qkv_proj": (hidden, q + 2 * kv),
+        "gate_proj": (hidden, inner),
+        "up_proj": (hidden, inner),
+        "down_proj": (inner, hidden),
+        "gate_up_proj": (hidden, 2 * inner),
+    }
+    return {name: every[name] for name in linear_layers(shape)}
+
+
 def adapter_parameters(peft: Peft, shape: ModelShape) -> int:
     """r × (inputs + outputs) for each adapted layer (with DoRA another output), and the modules
     trained whole."""
-    hidden, inner = shape.hidden, shape.intermediate
-    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    widths = {
-        "q_proj": hidden + q,
-        "k_proj": hidden + kv,
-        "v_proj": hidden + kv,
-        "o_proj": q + hidden,
-        "qkv_proj": hidden + q + 2 * kv,
-        "gate_proj": hidden + inner,
-        "up_proj": hidden + inner,
-        "down_proj": inner + hidden,
-        "gate_up_proj": hidden + 2 * inner,
-    }
-    named = targets(peft, shape)
-    adapters = shape.layers * peft.r * sum(widths[name] for name in named)
-    if peft.dora:
-        outputs = {"q_proj": q, "k_proj": kv, "v_proj": kv, "qkv_proj": q + 2 * kv}
-        inners = {"gate_proj": inner, "up_proj": inner, "gate_up_proj": 2 * inner}
-        magnitudes = {**outputs, **inners}
-        adapters += shape.layers * sum(magnitudes.get(name, hidden) for name in named)
+    layers = sizes(shape)
+    each = sum(
+        peft.r * sum(layers[name]) + (layers[name][1] if peft.dora else 0)
+        for name in targets(peft, shape)
+    )
     saved = sum(
         shape.embedding_parameters
         for name in peft.modules_to_save
         if name in ("embed_tokens", "lm_head")
     )
-    return adapters + saved
+    return shape.layers * each + saved

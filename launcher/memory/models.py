@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from launcher.memory.lora import adapter_parameters
+from launcher.memory.lora import adapter_parameters, sizes
 from launcher.models.types import ModelShape
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Stage
@@ -28,9 +28,8 @@ class Resident:
 
     @property
     def packed(self) -> int:
-        """Weights of the blocks' matrices: what quantization packs."""
-        block = self.shape.layer_parameters - self.shape.layer_norms * self.shape.hidden
-        return self.shape.layers * block
+        """Weights of the blocks' linear layers: what quantization packs."""
+        return self.shape.layers * sum(i * o for i, o in sizes(self.shape).values())
 
 
 def residents(stage: Stage, shapes: Mapping[str, ModelShape]) -> tuple[Resident, ...]:

@@ -16,6 +16,8 @@ class Optimizer:
     copies: float = 0.0
     """Temporary tensors as wide as the weight at the step (`foreach` updates all weights at once
     and needs the square root of every second moment)."""
+    work: float = 0.0
+    """Bytes an element of the largest parameter, at its update."""
     paged: bool = False
     """States move to the host when the device is short: they are counted there."""
 
@@ -36,10 +38,11 @@ OPTIMIZERS = {
     "lion_8bit": Optimizer(moments=0, fixed=_EIGHT_BIT),
     "paged_lion_32bit": Optimizer(moments=0, fixed=4, paged=True),
     "paged_lion_8bit": Optimizer(moments=0, fixed=_EIGHT_BIT, paged=True),
-    "adafactor": Optimizer(moments=0, fixed=0.01),
+    "adafactor": Optimizer(moments=0, fixed=0.01, work=16),
     "sgd": Optimizer(moments=0),
 }
-"""transformers' names. Adafactor keeps a row and a column of each matrix, a per cent at most."""
+"""transformers' names. Adafactor keeps a row and a column of each matrix, a per cent at most, and
+updates one parameter after the other through four float32 tensors of its size."""
 
 
 def optimizer(name: str) -> Optimizer:

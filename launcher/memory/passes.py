@@ -56,6 +56,8 @@ def training(
     left, above = size(end.gradients), size(block.gradients, layers - 1)
     if shards is not None:
         left, above = {}, {"gradients": shards}
+    elif not keeps_gradients and output != "score":
+        left = _waiting(kind)
     whole = merge((fixed, bottom, size(block.kept, layers - 1)))
     # The last block's own kept memory is among its moments; of a model of one it is the first's.
     below = merge((fixed, bottom, size(block.kept, layers - 2))) if layers > 1 else fixed
@@ -110,12 +112,28 @@ def read(kind: Kind, output: Output, batch: Batch) -> Items:
     tokens, length = batch.tokens, batch.length
     scored = batch.sequences * batch.scored
     fixed = {"activations": _positions(kind, batch)}
+    copies, end = autocast_copies(kind), reading_head(kind, output, scored, tokens)
     return _largest(
         (
-            (fixed, reading(kind).highest(tokens, length)),
-            (fixed, reading_head(kind, output, scored, tokens).highest(tokens, length)),
+            (fixed, copies, through(kind, tokens, length)),
+            (fixed, copies, end.highest(tokens, length)),
         )
     )
+
+
+def through(kind: Kind, tokens: int, length: int) -> Items:
+    """The peak of one block of a forward pass, beside the copies that autocast keeps."""
+    cached, moments = reading(kind)
+    found = dict(moments.highest(tokens, length))
+    for name, each in bytes_of(cached, tokens, length).items():
+        found[name] = found.get(name, 0.0) - each
+    return found
+
+
+def autocast_copies(kind: Kind) -> Items:
+    """What autocast keeps of the blocks' trained weights until a forward pass ends."""
+    cached, _ = reading(kind)
+    return {name: each * kind.shape.layers for name, each in bytes_of(cached, 0, 0).items()}
 
 
 def total(items: Items) -> float:
@@ -151,6 +169,13 @@ def _embedding(kind: Kind, tokens: int, keeps_gradients: bool) -> Items:
     if tokens > SMALL_EMBEDDING:
         work += 4 * shape.hidden * (tokens // 10 + min(tokens, shape.vocab))
     return {"gradients": dense, "activations": work} if kept else {"activations": work + dense}
+
+
+def _waiting(kind: Kind) -> Items:
+    """A tied head's gradient waits for the embedding's before both are added to earlier ones."""
+    if not (kind.full and kind.shape.tied_embeddings):
+        return {}
+    return {"gradients": float(kind.shape.embedding_parameters * width(kind.stack.weights))}
 
 
 def _embedded(kind: Kind, tokens: int, checkpointing: bool) -> Items:

@@ -72,6 +72,11 @@ def width(dtype: Dtype) -> int:
     return 4 if dtype == "float32" else 2
 
 
+def master(stack: Stack) -> Dtype:
+    """What a model that trains whole is stored in, be it beside an adapter."""
+    return "float32" if stack.autocast else stack.weights
+
+
 def gathered(stack: Stack) -> Stack:
     """What a block sees under FSDP: parameters gathered in the precision of the products."""
     # Adapters in float32 are cast by FSDP's mixed precision only, which comes with autocast.

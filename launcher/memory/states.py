@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from launcher.memory.models import Resident
 from launcher.memory.optimizers import optimizer
-from launcher.memory.stack import Base, Stack, width
+from launcher.memory.stack import Base, Stack, master, width
 from launcher.memory.types import Settings
 
 BASE_BYTES: dict[Base, float] = {
@@ -48,7 +48,7 @@ def states(model: Resident, stack: Stack, settings: Settings) -> States:
     FSDP divides weights, gradients and moments, each in its own width.
     """
     n, trained = settings.processes, model.trained
-    own = width(stack.adapters if model.adapters else stack.weights)
+    own = width(stack.adapters if model.adapters else master(stack))
     frozen = _frozen(model, stack)
     fsdp = stack.sharding == "fsdp" and settings.zero_stage > 0
     if settings.zero_stage == 0 or fsdp:
@@ -58,7 +58,7 @@ def states(model: Resident, stack: Stack, settings: Settings) -> States:
             weights=(frozen + own * trained) // shards,
             gradients=own * trained // shards,
             optimizer=0 if rule.paged else moments,
-            step=int(rule.copies * own * trained / shards),
+            step=int(rule.copies * own * trained / shards + rule.work * _largest(model)),
             host=moments if rule.paged else 0,
             buckets=own * trained if n > 1 and not fsdp else 0,
         )

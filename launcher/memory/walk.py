@@ -97,7 +97,7 @@ def profile(
     del y
     if checkpointing:
         kept: Live = {"activations": per_token(kind.shape.hidden * kind.stack.stream)}
-        copies, forward = _without_saving(kind)
+        copies, forward = reading(kind)
         if not kind.stack.reentrant:
             # It is made again up to the last tensor that is saved, at the first use of one.
             made = made[: tape.last_saved]
@@ -123,8 +123,10 @@ def profile(
     return Profile(kept, copies, forward, Moments([*made, *tape.moments]), _known(left))
 
 
-def _without_saving(kind: Kind) -> tuple[Live, Moments]:
-    """A block's forward pass under checkpointing: (what autocast keeps until its end, moments)."""
+@lru_cache(maxsize=512)
+def reading(kind: Kind) -> tuple[Live, Moments]:
+    """A block's forward pass of which nothing is kept for a backward pass: (what stays until the
+    model's forward pass ends, moments)."""
     tape = tape_of(kind, records=False)
     x = entering(tape, kind)
     y = Block(tape, kind).forward(x, kind.stack.stream)
@@ -148,15 +150,6 @@ def _known(live: Live) -> Live:
 
 def _sum(one: Live, other: Live) -> Live:
     return one | {name: plus(one.get(name, ZERO), form) for name, form in other.items()}
-
-
-@lru_cache(maxsize=512)
-def reading(kind: Kind) -> Moments:
-    """Moments of one block in a forward pass that nothing follows."""
-    tape = tape_of(kind, records=False)
-    x = entering(tape, kind)
-    Block(tape, kind).forward(x, kind.stack.stream)
-    return Moments(tape.moments)
 
 
 def bytes_of(live: Live, tokens: int, length: int) -> Items:
