@@ -58,6 +58,9 @@ class Stack:
     repeated_heads: bool = False
     """Whether keys and values are repeated for every query head before FlashAttention
     (transformers' Mistral, Mixtral and Qwen2 before 4.48)."""
+    expert_layers: bool = False
+    """Whether experts are linear layers of their own, which quantization packs (transformers before
+    5), and not one parameter a block."""
     keeps_cache: bool = False
     """Whether a model in training still fills its key-value cache (transformers' GPTBigCode)."""
 

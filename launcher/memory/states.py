@@ -106,7 +106,8 @@ def _frozen(model: Resident, stack: Stack) -> int:
     size = width(stack.weights)
     if stack.base == "dense":
         return size * model.frozen
-    return int(BASE_BYTES[stack.base] * model.packed) + size * (model.frozen - model.packed)
+    packed = model.packed(expert_layers=stack.expert_layers)
+    return int(BASE_BYTES[stack.base] * packed) + size * (model.frozen - packed)
 
 
 def exchange(models: tuple[Resident, ...], stack: Stack, settings: Settings) -> dict[str, int]:
@@ -132,13 +133,12 @@ def exchange(models: tuple[Resident, ...], stack: Stack, settings: Settings) -> 
 
 def _fsdp_units(models: tuple[Resident, ...], stack: Stack) -> int:
     """FSDP gathers the unit of embedding, last norm and head for the whole pass, and one block."""
-    size, found = width(stack.compute), 0
+    size, found = width(stack.compute), 0.0
     for model in models:
-        shape = model.shape
+        shape, packed = model.shape, model.packed(expert_layers=stack.expert_layers)
         blocks = shape.layers * shape.layer_parameters
-        root = size * max(0, shape.parameters - blocks)
-        frozen = _frozen(model, stack) - size * (model.frozen - model.packed)
-        matrices = frozen if model.adapters else size * model.packed
-        block = (matrices + size * (blocks - model.packed)) // shape.layers
-        found = max(found, root + block)
-    return found
+        dense = stack.base == "dense" or not model.adapters
+        matrices = packed * (size if dense else BASE_BYTES[stack.base])
+        block = (matrices + size * (blocks - packed)) / shape.layers
+        found = max(found, size * max(0, shape.parameters - blocks) + block)
+    return int(found)

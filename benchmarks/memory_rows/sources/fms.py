@@ -41,6 +41,7 @@ def read(row: Row) -> Case:
         loss=notes.loss(version),
         sharding="fsdp" if sharded else "zero",
         reentrant=True,
+        expert_layers=True,
         repeated_heads=notes.repeats_heads(shape.family, version),
     )
     if shape.family == "gpt_bigcode":
