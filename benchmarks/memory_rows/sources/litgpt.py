@@ -26,51 +26,59 @@ _EVERY = (*ATTENTION, *MLP)
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a YAML file of the config hub says beside the README's columns."""
+    """What the YAML files of a model say beside the README's columns."""
 
     r: int = 32
     targets: tuple[str, ...] = _QV
-    head: bool = False
-    devices: int = 1
-    """Of `full.yaml`; the others say 1."""
     quantized_r: int | None = None
+    batch: int = 8
+    """`global_batch_size` of LoRA's files, on one device."""
+    full_batch: int = 64
+    full_devices: int = 1
 
 
 _RECIPES: dict[str, Recipe] = {
-    "gemma2b": Recipe(8, _EVERY, head=True, devices=4, quantized_r=16),
-    "gemma22b": Recipe(8, _EVERY, head=True, quantized_r=16),
-    "gemma7b": Recipe(16, _EVERY, head=True),
-    "gemma29b": Recipe(16, _EVERY, head=True),
-    "llama27b": Recipe(devices=4),
-    "llama38b": Recipe(devices=4),
-    "phi2": Recipe(8, _EVERY, head=True, devices=4),
-    "phi3": Recipe(8, _EVERY, head=True),
-    "phi3mini": Recipe(8, _EVERY, head=True),
-    "stablelmbasealpha3b": Recipe(devices=4),
-    "tinyllama": Recipe(32, _EVERY, head=True),
-    "tinyllama11b": Recipe(32, _EVERY, head=True),
+    "gemma2b": Recipe(8, _EVERY, quantized_r=16, batch=6, full_batch=16, full_devices=4),
+    "gemma22b": Recipe(8, _EVERY, quantized_r=16, batch=6),
+    "gemma7b": Recipe(16, _EVERY, batch=6),
+    "gemma29b": Recipe(16, _EVERY, batch=6),
+    "llama27b": Recipe(full_devices=4),
+    "llama38b": Recipe(full_devices=4),
+    "llama318b": Recipe(full_devices=4),
+    "phi2": Recipe(8, _EVERY, full_batch=8, full_devices=2),
+    "phi3": Recipe(8, _EVERY, full_batch=8),
+    "phi3mini": Recipe(8, _EVERY, full_batch=8),
+    "stablelmbasealpha3b": Recipe(full_batch=8, full_devices=2),
+    "tinyllama": Recipe(32, _EVERY, full_batch=32),
+    "tinyllama11b": Recipe(32, _EVERY, full_batch=32),
 }
+"""Adapters of the seven-layer recipes sit on the head too, which is not counted."""
+_TABLES_BATCH = 128
+"""Sequences of a step in the resource tables."""
 
 
 def config_hub(row: Row) -> Case:
     """A row of `config_hub/finetune/README.md`."""
     shape, given = common.read(row)
     recipe = _RECIPES.get(plain(row.model), Recipe())
-    devices = recipe.devices if given.full else 1
+    devices = recipe.full_devices if given.full else 1
     if not given.full:
         rank = recipe.quantized_r if given.base != "dense" else None
         given = replace(given, r=rank or recipe.r, targets=recipe.targets)
     told = replace(row, n_gpus=devices, sharding="FSDP" if devices > 1 else "none")
-    return _case(told, shape, given)
+    batch = recipe.full_batch if given.full else recipe.batch
+    return _case(told, shape, given, batch)
 
 
 def resource_tables(row: Row) -> Case:
     """A row of `tutorials/resource-tables.md`."""
     shape, given = common.read(row)
-    return _case(row, shape, given)
+    return _case(row, shape, given, _TABLES_BATCH)
 
 
-def _case(row: Row, shape: ModelShape, given: Adapter) -> Case:
+def _case(row: Row, shape: ModelShape, given: Adapter, batch: int) -> Case:
+    # Its models have a head of their own, whatever the original ties.
+    shape = replace(shape, tied_embeddings=False)
     weights, autocast = notes.precision(row)
     sharded = notes.sharding(row).kind == "fsdp"
     stack = Stack(
@@ -85,7 +93,9 @@ def _case(row: Row, shape: ModelShape, given: Adapter) -> Case:
         # Keys and values are expanded to all heads.
         repeated_heads=True,
     )
-    placed = common.settings(row, checkpointing=sharded)
+    gpus, micro, _ = notes.needed(row)
+    accumulation = max(1, batch // (gpus * micro))
+    placed = common.settings(row, accumulation=accumulation, checkpointing=sharded)
     _consistent(row, shape, given)
     return common.case(row, shape, given, stack, placed, targets=_QV, dropout=0.05)
 
