@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from launcher.memory import operations as op
 from launcher.memory.lora import joint, targets
 from launcher.memory.stack import Stack, width
-from launcher.memory.tape import Tape, Tensor, Weight, constant
+from launcher.memory.tape import Tape, Tensor, Weight, constant, per_token
 from launcher.models.types import ModelShape
 from launcher.recipe.types import Peft
 
@@ -97,6 +97,10 @@ class Block:
             if shape.qk_norm:
                 k = self.norm(k, shape.head_dim)
             v = self.project(x, "v_proj", narrow, shape.hidden)
+        if stack.joint_qkv:
+            whole = tape.new(per_token(wide + 2 * narrow), v.width)
+            v = Tensor(v.elements, v.width, whole.storage, v.node)
+            del whole
         if not shape.learned_positions:
             q, k = op.rotary(tape, q, k, rotary, fused="rope" in stack.fused)
         compute = width(stack.compute) if tape.autocast is not None else v.width
@@ -114,7 +118,8 @@ class Block:
         shape = self.kind.shape
         if not shape.experts:
             return self.dense_mlp(x, shape.intermediate)
-        routed = self.experts(x)
+        loop = self.kind.stack.expert_layers
+        routed = self.expert_loop(x) if loop else self.experts(x)
         if not shape.shared_intermediate:
             return routed
         return op.add(self.tape, routed, self.dense_mlp(x, shape.shared_intermediate))
@@ -139,6 +144,26 @@ class Block:
         weighted = op.multiply(tape, out, share)
         ordered = op.gather(tape, weighted, 1)
         return op.total(tape, ordered, k)
+
+    def expert_loop(self, x: Tensor) -> Tensor:
+        """Each expert on its own tokens, one after the other; of each as many."""
+        shape, tape = self.kind.shape, self.tape
+        h, m = shape.hidden, shape.intermediate
+        part = shape.experts_per_token / shape.experts
+        scores = tape.cast(op.linear(tape, x, self.weight(shape.experts, h)), op.FULL)
+        chances = op.pointwise(tape, scores, saves_result=True)
+        share = op.gather(tape, chances, part / shape.experts)
+        del scores, chances
+        found = tape.like(x)
+        for _ in range(shape.experts):
+            rows = op.gather(tape, x, part)
+            active = op.pointwise(tape, self.project(rows, "expert", m, h))
+            product = op.multiply(tape, active, self.project(rows, "expert", m, h))
+            out = self.project(product, "expert", h, m)
+            weighted = op.multiply(tape, out, share)
+            found = op.add_into(tape, found, weighted)
+            del rows, active, product, out, weighted
+        return found
 
     def dense_mlp(self, x: Tensor, m: int) -> Tensor:
         shape, tape = self.kind.shape, self.tape
@@ -170,7 +195,8 @@ class Block:
         """A linear layer, with its adapter where it has one."""
         tape = self.tape
         if self.kind.stack.base != "dense" and self.kind.peft is not None:
-            result = op.quantized_linear(tape, x, rows, columns)
+            keeps = self.kind.stack.quantized_keeps
+            result = op.quantized_linear(tape, x, rows, columns, width(keeps) if keeps else None)
         else:
             result = op.linear(tape, x, self.weight(rows, columns))
         if name in self.adapted:
@@ -183,7 +209,7 @@ class Block:
         size = width(self.kind.stack.adapters)
         a, b = Weight(tape, peft.r, columns, size, True), Weight(tape, rows, peft.r, size, True)
         if "lora" in self.kind.stack.fused:
-            return op.fused_adapter(tape, x, result, a, b)
+            return op.fused_adapter(tape, x, result, a, b, dropout=bool(peft.dropout))
         x = tape.cast(x, size)
         if peft.dropout:
             x = op.dropout(tape, x)

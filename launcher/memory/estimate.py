@@ -85,6 +85,8 @@ class _Job:
         gradients = sum(each.gradients for each in held)
         exchanged = self._exchange(self.models)
         exchanged["buckets"] = exchanged.get("buckets", 0) + sum(each.buckets for each in held)
+        # FSDP has given a block's weights back by the time that the loss is made.
+        at_loss = self._exchange(self.models, blocks=0) if self.sharded else exchanged
         # Without DeepSpeed gradients appear as they are made, whole or as FSDP's shards, if there
         # are no earlier ones. DeepSpeed has room for them.
         fresh = settings.accumulation == 1
@@ -95,7 +97,7 @@ class _Job:
         step = {"optimizer step": float(sum(each.step for each in held))}
         phases = [
             ("load", base),
-            ("loss", merge((steady, exchanged, idle if fresh else room, loss))),
+            ("loss", merge((steady, at_loss, idle if fresh else room, loss))),
             ("backward", merge((steady, exchanged, {} if appear else room, backward))),
             ("step", merge((steady, room, step))),
         ]
@@ -208,8 +210,9 @@ class _Job:
             items[_NAMES.get(model.role, model.role)] = float(self.held[model.role].weights)
         return items
 
-    def _exchange(self, models: tuple[Resident, ...]) -> Items:
-        return {k: float(v) for k, v in exchange(models, self.stack, self.settings).items()}
+    def _exchange(self, models: tuple[Resident, ...], blocks: int = 1) -> Items:
+        found = exchange(models, self.stack, self.settings, blocks=blocks)
+        return {name: float(size) for name, size in found.items()}
 
     def _gathered(self, models: tuple[Resident, ...]) -> Items:
         """What ZeRO-3 gathers of `models` layer by layer; there are no gradients to reduce."""

@@ -130,7 +130,7 @@ def _stock(tape: Tape, hidden: Tensor, weight: Weight, stack: Stack) -> Tensor:
     """
     logits = op.linear(tape, hidden, weight)
     whole = logits.elements
-    if stack.loss == "half":
+    if stack.loss in ("half", "pieces"):
         return _half(tape, logits, times(hidden.elements, 1 / weight.columns), stack)
     wide = tape.cast(logits, op.FULL)
     if stack.loss == "rebound":
@@ -149,9 +149,12 @@ def _stock(tape: Tape, hidden: Tensor, weight: Weight, stack: Stack) -> Tensor:
 
 
 def _half(tape: Tape, logits: Tensor, rows: Form, stack: Stack) -> Tensor:
-    """A shifted copy in the logits' width; cross-entropy casts to float32 only under autocast."""
+    """The loss in the logits' width, of a shifted copy unless it is made in pieces; cross-entropy
+    casts to float32 only under autocast."""
     whole = logits.elements
-    shifted = tape.make((logits,), tape.like(logits), (), lambda g: [tape.like(g)])
+    shifted = logits
+    if stack.loss == "half":
+        shifted = tape.make((logits,), tape.like(logits), (), lambda g: [tape.like(g)])
     if "cross_entropy" in stack.fused:
         # accelerate gives back float32 logits while the loss's copy lives.
         copy = tape.new(whole, op.FULL) if tape.autocast is not None else None

@@ -186,8 +186,11 @@ def dropout(tape: Tape, tensor: Tensor) -> Tensor:
     return tape.make((tensor,), result, (mask,), lambda g: [tape.like(g)])
 
 
-def quantized_linear(tape: Tape, tensor: Tensor, rows: int, columns: int) -> Tensor:
-    """x · Wᵀ with W unpacked to half precision while the product runs, forwards and backwards."""
+def quantized_linear(
+    tape: Tape, tensor: Tensor, rows: int, columns: int, keeps: int | None = None
+) -> Tensor:
+    """x · Wᵀ with W unpacked to half precision while the product runs, forwards and backwards.
+    `keeps`: the width in which x is kept, needed or not."""
     x: Tensor = tensor if tape.autocast is None else tape.cast(tensor, tape.autocast)
     sizes, width = x.elements, x.width
     whole = constant(rows * columns)
@@ -201,8 +204,9 @@ def quantized_linear(tape: Tape, tensor: Tensor, rows: int, columns: int) -> Ten
     unpacked = tape.new(whole, HALF)
     result = tape.new(times(x.elements, rows / columns), x.width)
     del unpacked
+    saves = (tape.cast(x, keeps),) if keeps is not None else ()
     # bitsandbytes gives back the width that it was given, whatever autocast says.
-    return tape.cast(tape.make((x,), result, (), rule), tensor.width)
+    return tape.cast(tape.make((x,), result, saves, rule), tensor.width)
 
 
 def gather(tape: Tape, tensor: Tensor, times_each: float) -> Tensor:
@@ -212,6 +216,13 @@ def gather(tape: Tape, tensor: Tensor, times_each: float) -> Tensor:
     return tape.make((tensor,), result, (), lambda g: [tape.new(elements, width)])
 
 
+def add_into(tape: Tape, whole: Tensor, rows: Tensor) -> Tensor:
+    """Rows added to `whole` in place by index; backwards they are picked out again."""
+    elements, width = rows.elements, rows.width
+    result = Tensor(whole.elements, whole.width, whole.storage)
+    return tape.make((whole, rows), result, (), lambda g: [g, tape.new(elements, width)])
+
+
 def total(tape: Tape, tensor: Tensor, parts: int) -> Tensor:
     """The sum of every `parts` rows; backwards a row's gradient is spread without a copy."""
     elements, width = tensor.elements, tensor.width
@@ -219,8 +230,11 @@ def total(tape: Tape, tensor: Tensor, parts: int) -> Tensor:
     return tape.make((tensor,), result, (), lambda g: [tape.new(elements, width)])
 
 
-def fused_adapter(tape: Tape, tensor: Tensor, result: Tensor, a: Weight, b: Weight) -> Tensor:
-    """An adapter added onto its base's result in place, which keeps nothing but the input."""
+def fused_adapter(
+    tape: Tape, tensor: Tensor, result: Tensor, a: Weight, b: Weight, *, dropout: bool
+) -> Tensor:
+    """An adapter added onto its base's result in place, which keeps nothing but the input, and with
+    dropout what that left of it."""
     elements, width = tensor.elements, tensor.width
     parts = [(each.elements, each.width) for each in (a, b)]
 
@@ -229,7 +243,8 @@ def fused_adapter(tape: Tape, tensor: Tensor, result: Tensor, a: Weight, b: Weig
         return [gradient, inner, *(tape.new(*part) for part in parts)]
 
     both = Tensor(result.elements, result.width, result.storage)
-    return tape.make((result, tensor, a, b), both, (tensor,), rule)
+    saves = (tensor, tape.like(tensor)) if dropout else (tensor,)
+    return tape.make((result, tensor, a, b), both, saves, rule)
 
 
 def fused_swiglu(tape: Tape, gate: Tensor, up: Tensor) -> Tensor:

@@ -17,12 +17,13 @@ Base = Literal["dense", "nf4", "nf4-double", "int8", "gptq4"]
 """How the frozen weights of an adapter's base are stored. NF4: packed to half a byte with one
 float32 scale for 64 weights, or that scale itself in 8 bits (double quantization)."""
 Attention = Literal["flash", "sdpa", "eager"]
-Loss = Literal["fused head", "tiled", "stock", "shifted", "rebound", "half", "liger"]
+Loss = Literal["fused head", "tiled", "stock", "shifted", "rebound", "half", "pieces", "liger"]
 """What is made of the logits. `fused head`: TRL's Triton kernels, tiles only; `tiled`: the same
 without Triton, where a tile is unfolded in float32. `stock`: the whole logits, their float32 copy,
 log-softmax and gradients; `shifted`: as transformers 4.46 to 4.49 did, with one more copy, of all
 positions but the last; `rebound`: as those before, whose half-precision logits were gone by then.
-`half`: a shifted copy in the logits' own width, float32 only where autocast asks for it.
+`half`: a shifted copy in the logits' own width, float32 only where autocast asks for it;
+`pieces`: logits and log-softmax in their own width, a piece of the sequence at a time.
 `liger`: the loss fused with the head's product, whose gradients are made in the forward pass."""
 LIGER = frozenset({"rms_norm", "rope", "swiglu"})
 """The kernels that `use_liger_kernel` puts in place of transformers' own, beside its loss."""
@@ -59,8 +60,12 @@ class Stack:
     """Whether keys and values are repeated for every query head before FlashAttention
     (transformers' Mistral, Mixtral and Qwen2 before 4.48)."""
     expert_layers: bool = False
-    """Whether experts are linear layers of their own, which quantization packs (transformers before
-    5), and not one parameter a block."""
+    """Whether experts are linear layers of their own, one run after the other, which quantization
+    packs (transformers before 5), and not one parameter a block."""
+    quantized_keeps: Dtype | None = None
+    """In what precision quantized layers keep their input (bitsandbytes before 0.43)."""
+    joint_qkv: bool = False
+    """Whether queries, keys and values are views of one projection, which the values keep whole."""
     keeps_cache: bool = False
     """Whether a model in training still fills its key-value cache (transformers' GPTBigCode)."""
 

@@ -56,13 +56,22 @@ def states(model: Resident, stack: Stack, settings: Settings) -> States:
         moments = int((rule.moments * own + rule.fixed) * trained / shards)
         return States(
             weights=(frozen + own * trained) // shards,
-            gradients=own * trained // shards,
+            gradients=_fsdp_gradients(model, stack, settings) if fsdp else own * trained,
             optimizer=0 if rule.paged else moments,
             step=int(rule.copies * own * trained / shards + rule.work * _largest(model)),
             host=moments if rule.paged else 0,
             buckets=own * trained if n > 1 and not fsdp else 0,
         )
     return _deepspeed(model, stack, settings, frozen)
+
+
+def _fsdp_gradients(model: Resident, stack: Stack, settings: Settings) -> int:
+    """FSDP divides gradients when it exchanges them. Under accumulation it does not (`no_sync`),
+    and those of a block's one flat parameter are as large as that, frozen parts and all."""
+    if settings.accumulation > 1:
+        return width(stack.compute) * (model.parameters if model.adapters else model.trained)
+    own = stack.adapters if model.adapters else master(stack)
+    return width(own) * model.trained // settings.processes
 
 
 def _deepspeed(model: Resident, stack: Stack, settings: Settings, frozen: int) -> States:
@@ -110,12 +119,15 @@ def _frozen(model: Resident, stack: Stack) -> int:
     return int(BASE_BYTES[stack.base] * packed) + size * (model.frozen - packed)
 
 
-def exchange(models: tuple[Resident, ...], stack: Stack, settings: Settings) -> dict[str, int]:
-    """Communication buffers (bytes): DeepSpeed's buckets, and the parameters that are gathered."""
+def exchange(
+    models: tuple[Resident, ...], stack: Stack, settings: Settings, *, blocks: int = 1
+) -> dict[str, int]:
+    """Communication buffers (bytes): DeepSpeed's buckets, and the parameters that are gathered
+    (by FSDP of `blocks` blocks)."""
     if settings.zero_stage == 0:
         return {}
     if stack.sharding == "fsdp":
-        return {"gathered weights": _fsdp_units(models, stack)}
+        return {"gathered weights": _fsdp_units(models, stack, blocks)}
     size = width(stack.weights)
     trained = sum(model.trained for model in models)
     total = sum(model.parameters for model in models)
@@ -131,8 +143,8 @@ def exchange(models: tuple[Resident, ...], stack: Stack, settings: Settings) -> 
     return items
 
 
-def _fsdp_units(models: tuple[Resident, ...], stack: Stack) -> int:
-    """FSDP gathers the unit of embedding, last norm and head for the whole pass, and one block."""
+def _fsdp_units(models: tuple[Resident, ...], stack: Stack, count: int) -> int:
+    """FSDP gathers the unit of embedding, last norm and head for the whole pass, and blocks."""
     size, found = width(stack.compute), 0.0
     for model in models:
         shape, packed = model.shape, model.packed(expert_layers=stack.expert_layers)
@@ -140,5 +152,5 @@ def _fsdp_units(models: tuple[Resident, ...], stack: Stack) -> int:
         dense = stack.base == "dense" or not model.adapters
         matrices = packed * (size if dense else BASE_BYTES[stack.base])
         block = (matrices + size * (blocks - packed)) / shape.layers
-        found = max(found, size * max(0, shape.parameters - blocks) + block)
+        found = max(found, size * max(0, shape.parameters - blocks) + count * block)
     return int(found)

@@ -57,6 +57,9 @@ def read(row: Row) -> Case:
     if "baseline" in plugins and not sharded:
         # PEFT's own preparation casts what is not quantized to float32.
         stack = replace(stack, residual="float32")
+    if shape.norm == "layer" and autocast and given.base != "dense":
+        # Autocast's LayerNorm gives float32, and a quantized layer what it was given.
+        stack = replace(stack, residual="float32")
     fused = _kernels(plugins, quantized=given.base != "dense", family=shape.family)
     stack = replace(stack, fused=fused)
     if "liger" in plugins:
