@@ -59,6 +59,8 @@ class Stack:
     repeated_heads: bool = False
     """Whether keys and values are repeated for every query head before FlashAttention
     (transformers' Mistral, Mixtral and Qwen2 before 4.48)."""
+    shared_units: bool = False
+    """FSDP: whether adapters share their flat parameter with the frozen weights beside them."""
     expert_layers: bool = False
     """Whether experts are linear layers of their own, one run after the other, which quantization
     packs (transformers before 5), and not one parameter a block."""

@@ -67,9 +67,9 @@ def states(model: Resident, stack: Stack, settings: Settings) -> States:
 
 def _fsdp_gradients(model: Resident, stack: Stack, settings: Settings) -> int:
     """FSDP divides gradients when it exchanges them. Under accumulation it does not (`no_sync`),
-    and those of a block's one flat parameter are as large as that, frozen parts and all."""
+    and those of a flat parameter are as large as that, frozen parts and all."""
     if settings.accumulation > 1:
-        return width(stack.compute) * (model.parameters if model.adapters else model.trained)
+        return width(stack.compute) * (model.parameters if stack.shared_units else model.trained)
     own = stack.adapters if model.adapters else master(stack)
     return width(own) * model.trained // settings.processes
 
