@@ -19,7 +19,7 @@ from launcher.memory.lengths import Lengths, lengths, whole
 from launcher.memory.models import Resident, residents
 from launcher.memory.passes import Batch, kept, merge, read, total, training
 from launcher.memory.process import around
-from launcher.memory.stack import Stack, gathered, master, stack_of, width
+from launcher.memory.stack import Stack, beside, gathered, stack_of, width
 from launcher.memory.states import States, exchange, states
 from launcher.memory.types import MemoryEstimate, Phase, Settings
 from launcher.memory.walk import Items
@@ -67,7 +67,7 @@ class _Job:
 
     def __post_init__(self) -> None:
         self.held: dict[str, States] = {
-            model.role: states(model, self.stack, self.settings) for model in self.models
+            model.role: states(model, self._stack(model), self.settings) for model in self.models
         }
         self.length: Lengths = lengths(self.stage, self.models[0].shape)
 
@@ -192,12 +192,14 @@ class _Job:
         """How `model` is walked; what only reads is in the precision of the products."""
         peft = self.stage.peft if model.adapters else None
         if model.trained:
-            stack = gathered(self.stack) if self.sharded else self.stack
-            if peft is None and not self.sharded:
-                stack = replace(stack, weights=master(stack))
-            return Kind(model.shape, stack, peft, trains)
+            own = self._stack(model)
+            return Kind(model.shape, gathered(own) if self.sharded else own, peft, trains)
         stack = replace(self.stack, weights=self.stack.compute, autocast=False)
         return Kind(model.shape, stack, None, trains=False)
+
+    def _stack(self, model: Resident) -> Stack:
+        aside = self.stage.peft is not None and model.trained and not model.adapters
+        return beside(self.stack) if aside else self.stack
 
     def _output(self, model: Resident) -> Output:
         if model.role in ("reward_model", "value_model") or self.stage.method == "reward":

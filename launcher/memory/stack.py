@@ -82,9 +82,9 @@ def width(dtype: Dtype) -> int:
     return 4 if dtype == "float32" else 2
 
 
-def master(stack: Stack) -> Dtype:
-    """What a model that trains whole is stored in, be it beside an adapter."""
-    return "float32" if stack.autocast else stack.weights
+def beside(stack: Stack) -> Stack:
+    """For a model that trains whole beside an adapter on another: under autocast in float32."""
+    return replace(stack, weights="float32") if stack.autocast else stack
 
 
 def gathered(stack: Stack) -> Stack:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from launcher.memory.models import Resident
 from launcher.memory.optimizers import optimizer
-from launcher.memory.stack import Base, Stack, master, width
+from launcher.memory.stack import Base, Stack, width
 from launcher.memory.types import Settings
 
 BASE_BYTES: dict[Base, float] = {
@@ -48,7 +48,7 @@ def states(model: Resident, stack: Stack, settings: Settings) -> States:
     FSDP divides weights, gradients and moments, each in its own width.
     """
     n, trained = settings.processes, model.trained
-    own = width(stack.adapters if model.adapters else master(stack))
+    own = width(stack.adapters if model.adapters else stack.weights)
     frozen = _frozen(model, stack)
     fsdp = stack.sharding == "fsdp" and settings.zero_stage > 0
     if settings.zero_stage == 0 or fsdp:
@@ -70,7 +70,7 @@ def _fsdp_gradients(model: Resident, stack: Stack, settings: Settings) -> int:
     and those of a flat parameter are as large as that, frozen parts and all."""
     if settings.accumulation > 1:
         return width(stack.compute) * (model.parameters if stack.shared_units else model.trained)
-    own = stack.adapters if model.adapters else master(stack)
+    own = stack.adapters if model.adapters else stack.weights
     return width(own) * model.trained // settings.processes
 
 
