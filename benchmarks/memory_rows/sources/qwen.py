@@ -31,6 +31,7 @@ def profiling(row: Row) -> Case:
     weights, autocast = notes.precision(row)
     stack = Stack(weights=weights, compute=weights, autocast=autocast, adapters=weights)
     stack = replace(stack, optimizer="adamw_torch", loss="half", attention=_attention(row))
+    stack = replace(stack, joint_qkv=True)
     placed = common.settings(_told(row), accumulation=8)
     if given.full:
         placed = replace(
@@ -62,6 +63,7 @@ def swift(row: Row) -> Case:
         optimizer="adamw_torch",
         loss="half",
         attention=_attention(row),
+        joint_qkv=shape.family == "qwen",
     )
     if given.base in ("nf4", "int8"):
         # Its default quantizes the scales too; PEFT's preparation casts the rest to float32.
