@@ -26,15 +26,10 @@ class Resident:
     def parameters(self) -> int:
         return self.frozen + self.trained
 
-    def packed(self, *, expert_layers: bool) -> int:
+    @property
+    def packed(self) -> int:
         """Weights of the blocks' linear layers: what quantization packs."""
-        shape = self.shape
-        block = sum(i * o for i, o in sizes(shape).values())
-        if shape.experts and expert_layers:
-            block += (
-                (3 if shape.gated_mlp else 2) * shape.experts * shape.hidden * shape.intermediate
-            )
-        return shape.layers * block
+        return self.shape.layers * sum(i * o for i, o in sizes(self.shape).values())
 
 
 def residents(stage: Stage, shapes: Mapping[str, ModelShape]) -> tuple[Resident, ...]:

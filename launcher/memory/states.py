@@ -115,8 +115,16 @@ def _frozen(model: Resident, stack: Stack) -> int:
     size = width(stack.weights)
     if stack.base == "dense":
         return size * model.frozen
-    packed = model.packed(expert_layers=stack.expert_layers)
+    packed = _packed(model, stack)
     return int(BASE_BYTES[stack.base] * packed) + size * (model.frozen - packed)
+
+
+def _packed(model: Resident, stack: Stack) -> int:
+    shape = model.shape
+    if not (shape.experts and stack.expert_layers):
+        return model.packed
+    expert = (3 if shape.gated_mlp else 2) * shape.hidden * shape.intermediate
+    return model.packed + shape.layers * shape.experts * expert
 
 
 def exchange(
@@ -147,7 +155,7 @@ def _fsdp_units(models: tuple[Resident, ...], stack: Stack, count: int) -> int:
     """FSDP gathers the unit of embedding, last norm and head for the whole pass, and blocks."""
     size, found = width(stack.compute), 0.0
     for model in models:
-        shape, packed = model.shape, model.packed(expert_layers=stack.expert_layers)
+        shape, packed = model.shape, _packed(model, stack)
         blocks = shape.layers * shape.layer_parameters
         dense = stack.base == "dense" or not model.adapters
         matrices = packed * (size if dense else BASE_BYTES[stack.base])
