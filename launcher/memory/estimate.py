@@ -102,7 +102,7 @@ class _Job:
             ("step", merge((steady, room, step))),
         ]
         if online:
-            phases[1:1] = self._rollout(steady, vllm)
+            phases[1:1] = self._rollout(merge((steady, idle)), vllm)
         return phases
 
     def _passes(self, keeps_gradients: bool, shards: float | None) -> tuple[Items, Items]:
