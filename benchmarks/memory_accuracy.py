@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     parser.add_argument("--peers", action="store_true", help="other estimators beside ours")
     parser.add_argument("--each", action="store_true", help="every row with its error")
+    parser.add_argument("--markdown", action="store_true", help="the table of the docs")
     options = parser.parse_args(arguments)
     try:
         rows = [scored(row) for row in load(options.rows)]
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     found = [row for row in rows if isinstance(row, Scored)]
     listed = [row for row in rows if isinstance(row, Listed)]
+    if options.markdown:
+        print(markdown(found))
+        return 0
     peers = _peers(found) if options.peers else {}
     if options.json:
         print(json.dumps(document(found, listed) | peers_document(peers), indent=2))
@@ -115,6 +119,21 @@ def report(found: Sequence[Scored], listed: Sequence[Listed], *, each: bool) -> 
     reasons = Counter((row.row.source, row.reason) for row in listed)
     lines += ["", f"{len(listed)} rows are not scored:"]
     lines += [f"  {n:3} {source}: {reason}" for (source, reason), n in sorted(reasons.items())]
+    return "\n".join(lines)
+
+
+def markdown(found: Sequence[Scored]) -> str:
+    """The table of scores, as docs/memory-accuracy.md has it."""
+    lines = [
+        "| rows | n | median | p95 | max | bias | undersized | oversized |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, members in groups(found).items():
+        result = _score(members)
+        if result is not None:
+            cells = [f"{each:.1%}" for each in (result.median, result.p95, result.max)]
+            cells += [f"{result.bias:+.1%}", f"{result.undersized:.1%}", f"{result.oversized:.1%}"]
+            lines.append(" | ".join([f"| {name}", str(result.n), *cells]) + " |")
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from benchmarks.memory_rows.models import plain, shape_of_row
 from benchmarks.memory_rows.reading import case_of
 from benchmarks.memory_rows.row import COLUMNS, Row, load
 from benchmarks.memory_rows.score import Point, Verdict, score, verdicts
-from benchmarks.memory_rows.scoring import Listed, Scored, scored
+from benchmarks.memory_rows.scoring import KINDS, Listed, Scored, groups, scored
 from launcher.memory.types import GIB
 from launcher.models.table import known
 
@@ -296,6 +296,26 @@ def test_the_benchmark_runs_as_a_script_without_torch(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0
     script = [sys.executable, "benchmarks/memory_accuracy.py", "--rows", "nowhere.csv"]
     assert subprocess.run(script, cwd=ROOT, capture_output=True).returncode == 2
+
+
+def test_what_the_estimate_has_reached_it_keeps(table: list[Row]) -> None:
+    found = groups(each for each in map(scored, table) if isinstance(each, Scored))
+    scores = {
+        name: score([each.point for each in members if each.point is not None])
+        for name, members in found.items()
+    }
+    native, known, _, several = (scores[kind] for kind in KINDS)
+    assert native is not None
+    assert known is not None
+    assert several is not None
+    assert native.n >= 16
+    assert native.median <= 0.005
+    assert native.p95 <= 0.02
+    assert known.n >= 104
+    assert known.median <= 0.01
+    assert known.undersized <= 0.01
+    assert known.oversized <= 0.05
+    assert several.median <= 0.02
 
 
 def test_labels_tell_a_row_from_its_neighbours(table: list[Row]) -> None:

@@ -8,13 +8,12 @@ every ten; `data.py`: texts of at most 1300 characters, so the length is only bo
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from benchmarks.memory_rows import notes
 from benchmarks.memory_rows.case import Case, Unknowable
 from benchmarks.memory_rows.row import Row
 from benchmarks.memory_rows.sources import common
 from launcher.memory.stack import Stack
+from launcher.recipe.types import Dtype
 
 
 def comparison(row: Row) -> Case:
@@ -36,23 +35,29 @@ def comparison(row: Row) -> Case:
 
 
 def docs(row: Row) -> Case:
-    """A row of the guides to FSDP and DeepSpeed: transformers of spring 2024."""
+    """A row of the guides to FSDP and DeepSpeed: `examples/sft` of spring 2024.
+
+    Its base is loaded in float32 where it is not quantized, which FSDP keeps in its shards, and
+    DeepSpeed narrows. Adapters take the base's precision.
+    """
     shape, given = common.read(row)
     weights, _ = notes.precision(row)
-    divided = notes.sharding(row)
-    fsdp = divided.kind == "fsdp"
+    quantized = given.base != "dense"
+    fsdp = notes.sharding(row).kind == "fsdp"
+    stored: Dtype = "float32" if fsdp and not quantized else weights
     stack = Stack(
-        weights=weights,
+        weights=stored,
         compute=weights,
         autocast=fsdp,
         adapters="float32" if fsdp else weights,
         optimizer="adamw_torch",
         loss="rebound",
         sharding="fsdp" if fsdp else "zero",
-        reentrant=True,
+        reentrant=quantized,
+        expert_layers=True,
     )
     doubts: tuple[str, ...] = ()
     if "midpoint" in row.notes:
         doubts = ("a range was published, of which this is the middle",)
-    placed = replace(common.settings(row), accumulation=4)
-    return common.case(row, shape, given, stack, placed, native=True, doubts=doubts)
+    placed = common.settings(row, accumulation=2 if quantized else 4)
+    return common.case(row, shape, given, stack, placed, dropout=0.1, native=True, doubts=doubts)

@@ -14,14 +14,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.memory_rows import notes
-from benchmarks.memory_rows.case import Case, Unknowable
+from benchmarks.memory_rows.case import Case
 from benchmarks.memory_rows.row import Row
 from benchmarks.memory_rows.sources import common
 from launcher.memory.stack import Attention, Stack
-from launcher.models.types import ModelShape
 
 _REDUCE, _ALLGATHER = 200_000_000, 200_000_000
 _LIVE = 1_000_000_000
+_DEFAULT = ("q_proj", "k_proj", "v_proj")
+"""What ms-swift adapts where nothing is said: `c_attn`, or its three parts."""
 _VARIES = "how much of the allocator's pool rows of other lengths have fragmented"
 
 
@@ -33,7 +34,7 @@ def profiling(row: Row) -> Case:
     stack = replace(stack, optimizer="adamw_torch", loss="half", attention=_attention(row))
     stack = replace(stack, joint_qkv=True)
     placed = common.settings(_told(row), accumulation=8)
-    if given.full:
+    if given.full or placed.zero_stage == 3:
         placed = replace(
             placed,
             zero_stage=3,
@@ -52,8 +53,6 @@ def profiling(row: Row) -> Case:
 def swift(row: Row) -> Case:
     """A row of ms-swift's benchmark."""
     shape, given = common.read(row)
-    if shape.family != "qwen" and given.targets is None:
-        raise Unknowable("which layers ms-swift adapts in that family is not stated")
     weights, autocast = notes.precision(row)
     stack = Stack(
         weights=weights,
@@ -69,14 +68,9 @@ def swift(row: Row) -> Case:
         # Its default quantizes the scales too; PEFT's preparation casts the rest to float32.
         stack = replace(stack, base="nf4-double", residual="float32")
     placed = common.settings(row, accumulation=16)
-    targets = _attention_in(shape)
     return common.case(
-        row, shape, given, stack, placed, targets=targets, dropout=0.05, doubts=(_VARIES,)
+        row, shape, given, stack, placed, targets=_DEFAULT, dropout=0.05, doubts=(_VARIES,)
     )
-
-
-def _attention_in(shape: ModelShape) -> tuple[str, ...] | None:
-    return ("q_proj", "k_proj", "v_proj") if shape.family == "qwen" else None
 
 
 def _attention(row: Row) -> Attention:
