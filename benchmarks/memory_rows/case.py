@@ -29,5 +29,7 @@ class Case:
     metric: Metric
     native: bool = False
     """Whether TRL or transformers run with their own modelling code and no kernels of others."""
+    unit: float = 1.0
+    """GiB of one unit of the row's figure, where the table could not tell."""
     doubts: tuple[str, ...] = field(default=())
     """What its source leaves open of a row that is scored all the same."""

@@ -70,7 +70,7 @@ def scored(row: Row) -> Scored | Listed:
     margin = learned(()).value
     point = None
     if row.peak_gib is not None:
-        point = Point(row.peak_gib, counted(phase, case.metric) / GIB, margin)
+        point = Point(row.peak_gib * case.unit, counted(phase, case.metric) / GIB, margin)
     return Scored(row, case, phase, point, _verdict(row, found, margin))
 
 

@@ -254,6 +254,14 @@ def test_a_row_is_compared_with_what_its_metric_counts(tmp_path: Path) -> None:
     assert reserved.point.estimated > allocated.point.estimated
 
 
+def test_a_figure_in_decimal_units_is_compared_in_gib(tmp_path: Path) -> None:
+    change = {"source": "Qwen README profiling", "model": "qwen1-7b", "params_b": "7.72"}
+    found = scored(row(tmp_path, **change, peak_gib="81.0"))
+    assert isinstance(found, Scored)
+    assert found.point is not None
+    assert found.point.measured * GIB == pytest.approx(81.0e9)
+
+
 def test_a_row_that_ran_out_of_memory_is_a_verdict(tmp_path: Path) -> None:
     change = {"peft": "full", "peak_gib": "", "gpu": "A100-40GB"}
     found = scored(row(tmp_path, **change, notes="OOM; " + MISTRAL["notes"]))

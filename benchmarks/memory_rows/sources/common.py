@@ -58,6 +58,7 @@ def case(
     metric: Metric | None = None,
     dropout: float = 0.0,
     native: bool = False,
+    unit: float = 1.0,
     doubts: tuple[str, ...] = (),
 ) -> Case:
     """`length` and `metric` where the row's own are not what ran; `targets` and `dropout` of an
@@ -77,5 +78,6 @@ def case(
         stack=replace(stack, base=given.base if stack.base == "dense" else stack.base),
         metric=counted,
         native=native,
+        unit=unit,
         doubts=doubts,
     )

@@ -21,6 +21,8 @@ from launcher.memory.stack import Attention, Stack
 
 _REDUCE, _ALLGATHER = 200_000_000, 200_000_000
 _LIVE = 1_000_000_000
+_DECIMAL = 1e9 / 2**30
+"""The README has 81.0 G on each of two cards of 80 GiB, so its G are decimal."""
 _DEFAULT = ("q_proj", "k_proj", "v_proj")
 """What ms-swift adapts where nothing is said: `c_attn`, or its three parts."""
 _VARIES = "how much of the allocator's pool rows of other lengths have fragmented"
@@ -47,7 +49,9 @@ def profiling(row: Row) -> Case:
     if placed.zero_stage:
         stack = replace(stack, autocast=False)
     targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    return common.case(row, shape, given, stack, placed, targets=targets, dropout=0.05)
+    return common.case(
+        row, shape, given, stack, placed, targets=targets, dropout=0.05, unit=_DECIMAL
+    )
 
 
 def swift(row: Row) -> Case:
