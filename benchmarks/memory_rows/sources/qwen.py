@@ -6,7 +6,7 @@ rows padded to the length, embeddings and head trained whole for base models), `
 training under ZeRO 3, LoRA on several GPUs and over GPTQ under ZeRO 2, else plain.
 github.com/modelscope/ms-swift, `docs/source_en/LLM/Benchmark.md` and `scripts/benchmark` of that
 time: LoRA on `c_attn`, 16 micro-batches to a step, `max_memory_reserved` in GiB.
-PEFT of 2023 keeps adapters in the precision of their base.
+PEFT before 0.6 (November 2023) keeps adapters in float32, then in the precision of their base.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def profiling(row: Row) -> Case:
     """A row of Qwen's README."""
     shape, given = common.read(row)
     weights, autocast = notes.precision(row)
-    stack = Stack(weights=weights, compute=weights, autocast=autocast, adapters=weights)
+    stack = Stack(weights=weights, compute=weights, autocast=autocast, adapters="float32")
     stack = replace(stack, optimizer="adamw_torch", loss="half", attention=_attention(row))
     stack = replace(stack, joint_qkv=True)
     placed = common.settings(_told(row), accumulation=8)
