@@ -11,6 +11,7 @@ from benchmarks.memory_rows.row import Row
 from benchmarks.memory_rows.score import Point, Verdict
 from launcher.cluster.gpu_types import gpu_of
 from launcher.memory.estimate import estimate
+from launcher.memory.process import EXPANDABLE
 from launcher.memory.types import GIB, MemoryEstimate, Phase
 from launcher.plan.margin import learned
 
@@ -80,11 +81,15 @@ def counted(phase: Phase, metric: Metric) -> int:
 
 
 def _verdict(row: Row, found: MemoryEstimate, margin: float) -> Verdict | None:
-    """A plan takes a GPU where the whole process fits with the margin."""
+    """A plan takes a GPU where the whole process fits with the margin. What the allocator holds in
+    segments that nothing fits is not needed: it gives them back before it fails."""
     memory = gpu_of(row.gpu).memory_gib
     if memory is None:
         return None
-    return Verdict(row.out_of_memory, found.peak.total > memory * (1 - margin) * GIB)
+    needs = max(
+        phase.allocated * (1 + EXPANDABLE) + phase.items.get("context", 0) for phase in found.phases
+    )
+    return Verdict(row.out_of_memory, needs > memory * (1 - margin) * GIB)
 
 
 def groups(found: Iterable[Scored]) -> dict[str, list[Scored]]:

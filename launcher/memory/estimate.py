@@ -46,15 +46,15 @@ def estimate(
     stack = stack or stack_of(stage, settings)
     job = _Job(stage, residents(stage, shapes), settings, stack)
     phases = job.evaluation() if stage.method == "evaluate" else job.training()
-    made = tuple(_phase(name, items, settings) for name, items in phases)
+    made = tuple(_phase(name, items, settings, stack) for name, items in phases)
     offloaded = sum(each.host for each in job.held.values())
     host = host_memory(job.models, stage, settings, offloaded, max(each.total for each in made))
     return MemoryEstimate(made, host, node_items(settings))
 
 
-def _phase(name: str, items: Items, settings: Settings) -> Phase:
+def _phase(name: str, items: Items, settings: Settings, stack: Stack) -> Phase:
     rounded = {item: round(size) for item, size in items.items()}
-    whole_items = rounded | around(sum(rounded.values()), settings)
+    whole_items = rounded | around(sum(rounded.values()), settings, stack)
     return Phase(name, {item: size for item, size in whole_items.items() if size})
 
 

@@ -59,6 +59,8 @@ class Stack:
     repeated_heads: bool = False
     """Whether keys and values are repeated for every query head before FlashAttention
     (transformers' Mistral, Mixtral and Qwen2 before 4.48)."""
+    expandable: bool = False
+    """Whether the allocator's segments can grow (`expandable_segments`)."""
     shared_units: bool = False
     """FSDP: whether adapters share their flat parameter with the frozen weights beside them."""
     expert_layers: bool = False
@@ -115,7 +117,13 @@ def stack_of(stage: Stage, settings: Settings) -> Stack:
         attention=_attention(stage),
         loss="liger" if liger else "fused head" if cuda else "tiled",
         fused=LIGER if liger else frozenset(),
+        expandable=grows(stage),
     )
+
+
+def grows(stage: Stage) -> bool:
+    """Whether the stage's trainer is given an allocator whose segments can grow."""
+    return not stage.train.get("use_vllm")
 
 
 def _attention(stage: Stage) -> Attention:

@@ -51,6 +51,7 @@ class Learned:
 
     kind: Kind
     formula: str
+    """Empty where nothing is known of the kind: see `named`."""
     observations: tuple[Observation, ...] = ()
 
     def correction(self, predicted: int) -> Correction:
@@ -105,7 +106,15 @@ class Learned:
 
 def learn(evidence: Evidence, kind: Kind, trl: str) -> Learned:
     """What `evidence` says of estimates of `kind` that the present formula makes."""
+    if not any(each.kind == kind for each in evidence.observations):
+        # The formula's fingerprint takes time, and would be compared with nothing.
+        return Learned(kind, "")
     return _telling(evidence, kind, fingerprint(kind), trl)
+
+
+def named(calibration: Calibration, kind: Kind) -> Calibration:
+    """`calibration` with its formula, as a plan keeps it."""
+    return replace(calibration, formula=calibration.formula or fingerprint(kind))
 
 
 def _telling(evidence: Evidence, kind: Kind, formula: str, trl: str) -> Learned:

@@ -23,7 +23,7 @@ from launcher.memory.states import states
 from launcher.memory.types import GIB, MemoryEstimate, Settings
 from launcher.models.types import ModelShape
 from launcher.plan import candidates
-from launcher.plan.calibration import Calibration, Learned, learn
+from launcher.plan.calibration import Calibration, Learned, learn, named
 from launcher.plan.choices import Choice, Misfit
 from launcher.plan.deepspeed import Bases
 from launcher.plan.duration import Duration, duration
@@ -140,7 +140,8 @@ class Search:
 
     def calibration(self, settings: Settings) -> Calibration:
         """What past runs say of that estimate."""
-        return replace(self._calibrated(settings)[1], tokens=self._tokens(settings))
+        found = named(self._calibrated(settings)[1], kind_of(self.stage, settings))
+        return replace(found, tokens=self._tokens(settings))
 
     def margin(self, settings: Settings) -> float:
         """Share of a GPU's memory that is kept free under `settings`."""

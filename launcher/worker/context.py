@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,5 +126,12 @@ class Context:
 
 
 def versions() -> dict[str, str]:
-    """Package → installed version, of those that a result depends on."""
-    return {name: importlib.metadata.version(name) for name in VERSIONED}
+    """Package → installed version, of those that a result depends on.
+
+    One that is not installed is left out: DeepSpeed is needed for ZeRO only.
+    """
+    found = {}
+    for name in VERSIONED:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -62,6 +62,10 @@ class Meter:
         self._close()
         self._reset()
         self._phase = phase
+        if phase == "save":
+            # Models are merged and written in host memory: what ends the process there, for want of
+            # it or of time, shall not take with it what was measured.
+            self.write()
 
     def step_begins(self) -> None:
         self.enter("update")

@@ -18,9 +18,11 @@ from pathlib import Path
 from types import FrameType
 
 from launcher.errors import LauncherError
+from launcher.memory.stack import grows
 from launcher.plan.document import plan_from_json
 from launcher.plan.observe import observe
 from launcher.plan.types import Plan
+from launcher.recipe.types import Stage
 from launcher.records import attempts, complete, files, journal, ledger, measurement
 from launcher.records.paths import RunPaths, StagePaths
 from launcher.worker import measure, orphan, scratch
@@ -172,8 +174,18 @@ def environment(plan: Plan, stage: str) -> Mapping[str, str]:
         # Bars that rewrite their line make a log file unreadable; progress has a file of its own.
         "TQDM_DISABLE": "1",
         "TRL_EXPERIMENTAL_SILENCE": "1",
+        **_allocator(plan, planned.stage),
         **{name: value for name, value in scratched.items() if name not in theirs},
     }
+
+
+def _allocator(plan: Plan, stage: Stage) -> Mapping[str, str]:
+    """Segments that grow: lengths that vary leave no holes that nothing fits. vLLM's pools of
+    memory cannot live with them."""
+    name = "PYTORCH_CUDA_ALLOC_CONF"
+    if plan.cluster.device != "cuda" or not grows(stage) or name in os.environ:
+        return {}
+    return {name: "expandable_segments:True"}
 
 
 class _Trainer:

@@ -48,6 +48,17 @@ def test_steps_are_timed_whole_and_by_phase(meter: Meter) -> None:
     assert found.phases["load"].count == 1
 
 
+def test_what_was_measured_is_on_disk_before_the_model_is_saved(
+    meter: Meter, tmp_path: Path
+) -> None:
+    meter.step_begins()
+    meter.step_ends("data")
+    meter.enter("save")
+    found = measurement.read(tmp_path, "7")
+    assert found is not None
+    assert (found.last_phase, found.steps) == ("save", 1)
+
+
 def test_what_it_died_at_is_there_though_the_step_never_ended(meter: Meter, tmp_path: Path) -> None:
     meter.step_begins()
     meter.saw(64)

@@ -62,3 +62,17 @@ def test_the_trainer_gets_it_unless_profile_or_recipe_say_otherwise(
 
     profile = replace(plan.cluster, env={"TMPDIR": "/theirs"})
     assert environment(replace(plan, cluster=profile), "sft")["TMPDIR"] == "/theirs"
+
+
+def test_the_allocator_of_a_gpu_has_segments_that_grow_but_beside_vllm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "PYTORCH_CUDA_ALLOC_CONF"
+    monkeypatch.delenv(name, raising=False)
+    on_cuda = replace(ON_SLURM, cluster=replace(ON_SLURM.cluster, device="cuda"))
+    assert environment(on_cuda, "sft")[name] == "expandable_segments:True"
+    first = on_cuda.stages[0]
+    with_vllm = replace(first, stage=replace(first.stage, train={"use_vllm": True}))
+    assert name not in environment(replace(on_cuda, stages=(with_vllm,)), "sft")
+    monkeypatch.setenv(name, "theirs")
+    assert environment(on_cuda, "sft")[name] == "theirs"
