@@ -97,7 +97,7 @@ def _held_by_fsdp(kind: Kind, batch: Batch, whole: Items, lowest: Items) -> tupl
         return (whole,)
     stream = float(batch.tokens * kind.shape.hidden * kind.stack.stream)
     # The lowest block's input and the gradient of its output are among its moments, too.
-    return whole, {"activations": (kind.shape.layers - 3) * stream}, lowest
+    return whole, {"activations": max(0, kind.shape.layers - 3) * stream}, lowest
 
 
 def kept(kind: Kind, batch: Batch, *, checkpointing: bool) -> Items:
