@@ -1,0 +1,43 @@
+"""The benchmark of GPU memory runs its cases, so that it works the first time it meets a GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.gpu_cases.case import small
+from benchmarks.gpu_cases.result import read
+from tests.unit.command import ROOT
+
+SCRIPT = ROOT / "benchmarks" / "gpu_memory.py"
+
+
+def benchmark(*words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_case_is_measured_once_and_reported(tmp_path: Path) -> None:
+    out = tmp_path / "results.jsonl"
+    cpu = ("--device", "cpu", "--small", "--out", str(out))
+    assert "resident: 2 cases" in benchmark(*cpu)
+    results = read(out)
+    assert {result.case for result in results} == set(small())
+    for result in results:
+        assert result.outcome == "complete"
+        assert result.measured is not None
+        # Every row is as long as it is meant to be, to the token.
+        assert result.measured.tokens == result.case.tokens
+        assert {"load", "update", "optimizer step"} <= {name for name, _ in result.by_phase()}
+    written = out.read_bytes()
+    assert "0 cases, 2 done before" in benchmark(*cpu)
+    assert out.read_bytes() == written
+    assert "| sft tiny full" in benchmark("--report", str(out))
