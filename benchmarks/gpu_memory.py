@@ -11,6 +11,9 @@ from 0.5B to 7B, and are made here together with tokenizer and data, so nothing 
 case is begun that would not end within `--minutes`; results are appended to `--out` one JSON line a
 case, and the same command goes on with the cases that are not in it. Cases are those that are
 estimated to fit, and two that just are not.
+
+It needs the training environment with a build of torch for CUDA. docs/gpu-memory.md has the commands
+that bring the rest of it to a machine with torch and without a package index.
 """
 
 from __future__ import annotations
@@ -61,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("a processor takes hours for the grid: add --small")
     until = time.monotonic() + options.minutes * 60
     try:
-        with tempfile.TemporaryDirectory(dir=options.folder, prefix="gpu-memory-") as folder:
+        # What was ended in its save may write a last file while the folder is taken away.
+        with tempfile.TemporaryDirectory(
+            dir=options.folder, prefix="gpu-memory-", ignore_cleanup_errors=True
+        ) as folder:
             return _run(options, Path(folder), until)
     except LauncherError as error:
         print(f"error: {error.message}; {error.hint}", file=sys.stderr)
