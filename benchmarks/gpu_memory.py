@@ -12,8 +12,8 @@ case is begun that would not end within `--minutes`; results are appended to `--
 case, and the same command goes on with the cases that are not in it. Cases are those that are
 estimated to fit, and two that just are not.
 
-It needs the training environment with a build of torch for CUDA. docs/gpu-memory.md has the commands
-that bring the rest of it to a machine with torch and without a package index.
+It needs the training environment with a build of torch for CUDA. docs/gpu-memory.md has the
+commands that bring the rest of it to a machine with torch and without a package index.
 """
 
 from __future__ import annotations

@@ -74,8 +74,8 @@ class Material:
             argv = [sys.executable, "-m", __name__, str(folder), self._device]
             done = subprocess.run(argv, cwd=root, capture_output=True, text=True)
             if done.returncode:
-                words = [*done.stderr.splitlines(), "no words"]
-                raise LauncherError(f"model {name} could not be made: {words[-2]}")
+                words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+                raise LauncherError(f"model {name} could not be made: {words[-1]}")
         self.reward_model(name)
 
     def has_weights(self, name: str) -> bool:
