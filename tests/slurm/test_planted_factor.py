@@ -65,7 +65,8 @@ def peaks(plan: dict[str, Any]) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("factor", [0.5, pytest.param(2.0, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_a_planted_factor_is_caught_after_three_runs(shell: Shell, factor: float) -> None:
     misled = Misled(shell, factor)
     before = misled.data("plan", TINY)["plan"]
