@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from launcher.memory.tape import Rule, Tape, Tensor, Weight, constant, per_token, times
+from launcher.memory.tape import (
+    Form,
+    Rule,
+    Tape,
+    Tensor,
+    Weight,
+    constant,
+    per_pair,
+    per_token,
+    times,
+)
 
 HALF, FULL = 2, 4
 """Bytes of bfloat16 or float16, and of float32."""
@@ -68,15 +78,18 @@ def linear(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
 
 def rms_norm(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
     """x · rsqrt(mean(x²)) in float32, then in x's width, times the weight."""
-    kept = tensor.width
-    x = tape.cast(tensor, FULL)
-    rows = per_token(x.elements[1] / weight.rows)
-    squares = _square(tape, x)
-    root = _inverse_root(tape, squares, rows)
-    del squares
-    normal = multiply(tape, x, root)
-    narrow = tape.cast(normal, kept)
+    normal = _normal(tape, tensor, weight.rows)
+    narrow = tape.cast(normal, tensor.width)
     return multiply(tape, narrow, weight)
+
+
+def _normal(tape: Tape, tensor: Tensor, columns: int) -> Tensor:
+    """x · rsqrt(mean(x²)) over rows of `columns`, in float32."""
+    x = tape.cast(tensor, FULL)
+    squares = _square(tape, x)
+    root = _inverse_root(tape, squares, per_token(x.elements[1] / columns))
+    del squares
+    return multiply(tape, x, root)
 
 
 def _square(tape: Tape, x: Tensor) -> Tensor:
@@ -92,7 +105,7 @@ def _square(tape: Tape, x: Tensor) -> Tensor:
     return tape.make((x,), tape.like(x), (x,), rule)
 
 
-def _inverse_root(tape: Tape, squares: Tensor, rows: tuple[float, float, float]) -> Tensor:
+def _inverse_root(tape: Tape, squares: Tensor, rows: Form) -> Tensor:
     """rsqrt(mean + eps): a few numbers a row; backwards the mean is spread over the row again."""
     elements, width = squares.elements, squares.width
     root = tape.new(rows, FULL)
@@ -101,18 +114,11 @@ def _inverse_root(tape: Tape, squares: Tensor, rows: tuple[float, float, float])
 
 def gemma_norm(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
     """As `rms_norm`, but times (1 + weight) in float32 before it is narrowed."""
-    kept = tensor.width
-    x = tape.cast(tensor, FULL)
-    rows = per_token(x.elements[1] / weight.rows)
-    squares = _square(tape, x)
-    root = _inverse_root(tape, squares, rows)
-    del squares
-    normal = multiply(tape, x, root)
-    del x, root
+    normal = _normal(tape, tensor, weight.rows)
     one_more = scale(tape, tape.cast(weight, FULL))
     scaled = multiply(tape, normal, one_more)
     del normal
-    return tape.cast(scaled, kept)
+    return tape.cast(scaled, tensor.width)
 
 
 def fused_rms_norm(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
@@ -318,7 +324,7 @@ def eager_attention(
     """softmax(q · kᵀ) · v with the scores of every pair of tokens in memory, for each head."""
     q, k, v = (tape.cast(each, width) for each in (q, k, v))
     k, v = _repeat(tape, k, q), _repeat(tape, v, q)
-    pairs = (0.0, 0.0, float(heads))
+    pairs = per_pair(heads)
     scores = _product(tape, q, k, pairs, width)
     scores = scale(tape, scores)
     masked = tape.make((scores,), tape.like(scores), (), lambda g: [g])
@@ -341,9 +347,7 @@ def _repeat(tape: Tape, tensor: Tensor, like: Tensor) -> Tensor:
     return tape.make((tensor,), tape.like(like), (), lambda g: [tape.new(elements, width)])
 
 
-def _product(
-    tape: Tape, one: Tensor, other: Tensor, elements: tuple[float, float, float], width: int
-) -> Tensor:
+def _product(tape: Tape, one: Tensor, other: Tensor, elements: Form, width: int) -> Tensor:
     sizes = (one.elements, other.elements)
     return tape.make(
         (one, other),
