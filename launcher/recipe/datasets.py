@@ -16,6 +16,10 @@ from launcher.recipe.types import Data
 def data(reading: Reading, node: Node, at: str, method: Method) -> Data | None:
     """The stage's data; None where it states none, or none that can be used."""
     given = node.get("data")
+    if not method.columns:
+        if given is not None:
+            reading.wrong_key(given, f"{at}.data", f"{method.name} takes none")
+        return None
     if given is None:
         if node.get("use") is None:
             text = f"{method.name} needs data with the columns {_needed(method)}"

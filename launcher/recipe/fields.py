@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from launcher.recipe.methods import METHODS
 from launcher.recipe.owned import OWNED
 
 SNAPSHOT = Path(__file__).resolve().parent / "trl_fields.json"
@@ -93,7 +94,9 @@ def trl_version() -> str:
 
 @lru_cache
 def fields(method: str) -> Fields:
-    """The keys of a method of `METHODS`."""
+    """The keys of a method of `METHODS`; none where it has no config."""
+    if METHODS[method].config is None:
+        return Fields(method, {}, {})
     stated = _snapshot()["methods"][method]
     refused: dict[str, str] = stated["refused"]
     schemas = {

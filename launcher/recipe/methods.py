@@ -11,19 +11,23 @@ class Method:
     """What a method takes and gives."""
 
     name: str
-    config: str
-    """`module:Class` of the config whose fields `train:` takes, key for key."""
+    config: str | None
+    """`module:Class` of the config whose fields `train:` takes, key for key; None: it has none."""
     main_role: str
-    """The role that the recipe's top-level `model` fills where the stage does not."""
+    """The role that the recipe's top-level `model` fills where the stage does not; empty where the
+    method has no roles."""
     required_roles: tuple[str, ...] = ()
     optional_roles: tuple[str, ...] = ()
     columns: tuple[tuple[str, ...], ...] = ()
     """The sets of data set columns, any one of which will do."""
-    result: Literal["policy", "reward_model", "report"] = "policy"
+    result: Literal["policy", "reward_model", "report"] | None = "policy"
+    """None: the stage says what it gives (`Command.gives`)."""
     sequences_per_row: int = 1
     """Sequences that one data row brings to the GPU (2: chosen and rejected)."""
     online: bool = False
     """Whether training generates; `global_batch` then counts completions."""
+    judged: bool = False
+    """Whether it takes `rewards`, of which (`reward_model` counted) it needs at least one."""
     runs: bool = True
     """False where this version can check, estimate and plan it, and not yet run it."""
 
@@ -87,6 +91,7 @@ METHODS: dict[str, Method] = {
             optional_roles=("reference", "reward_model"),
             columns=(("prompt",),),
             online=True,
+            judged=True,
             runs=False,
         ),
         Method(
@@ -97,16 +102,29 @@ METHODS: dict[str, Method] = {
             optional_roles=("reference", "reward_model"),
             columns=(("prompt",),),
             online=True,
+            judged=True,
+            runs=False,
+        ),
+        Method(
+            "online_dpo",
+            config="trl.experimental.online_dpo:OnlineDPOConfig",
+            main_role="policy",
+            required_roles=("policy",),
+            optional_roles=("reference", "reward_model"),
+            columns=(("prompt",),),
+            sequences_per_row=2,
+            online=True,
+            judged=True,
             runs=False,
         ),
         Method(
             "evaluate",
             config="launcher.worker.evaluate.config:EvaluateConfig",
             main_role="reference",
-            required_roles=("reward_model",),
-            optional_roles=("reference",),
+            optional_roles=("reference", "reward_model"),
             columns=(("prompt",),),
             result="report",
         ),
+        Method("command", config=None, main_role="", result=None, runs=False),
     )
 }

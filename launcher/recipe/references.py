@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from launcher.recipe import paths
 from launcher.recipe.document import Node
@@ -21,7 +21,8 @@ def models(reading: Reading, node: Node, at: str, method: Method) -> dict[str, s
     for role in ROLES:
         given = node.get(role)
         if given is not None and role not in method.roles:
-            text = f"{method.name} has no {role}; its roles are {', '.join(method.roles)}"
+            text = f"{method.name} has no {role}; "
+            text += f"its roles are {', '.join(method.roles)}" if method.roles else "use `inputs`"
             reading.wrong_key(given, f"{at}.{role}", text)
     found: dict[str, str] = {}
     for role in method.roles:
@@ -29,9 +30,9 @@ def models(reading: Reading, node: Node, at: str, method: Method) -> dict[str, s
         if given is None and role == method.main_role and role not in node.items:
             given = reading.document.get("model")
         if given is not None:
-            reference = _reference(reading, given, at, key, _wanted(role))
-            if reference is not None:
-                found[role] = reference
+            model = reference(reading, given, at, key, _wanted(role))
+            if model is not None:
+                found[role] = model
         elif role in method.required_roles and node.get("use") is None:
             way = f"{method.name} needs a {role}: stage:NAME, a folder or a hub name"
             if role == method.main_role:
@@ -51,7 +52,7 @@ def candidates(reading: Reading, node: Node, at: str, method: Method) -> dict[st
     found: dict[str, str] = {}
     for label, entry in given.items.items():
         if entry.value is not None:
-            model = _reference(reading, entry, at, f"{at}.candidates.{label}", ("policy",))
+            model = reference(reading, entry, at, f"{at}.candidates.{label}", ("policy",))
             if model is not None:
                 found[label] = model
     return found
@@ -69,11 +70,8 @@ def baseline(reading: Reading, node: Node, at: str) -> str | None:
     return str(given.value)
 
 
-def needs(
-    reading: Reading, node: Node, at: str, models: Mapping[str, str], labels: Mapping[str, str]
-) -> tuple[str, ...]:
-    """Every upstream stage: those of the models and candidates, then those under `needs`."""
-    references = (*models.values(), *labels.values())
+def needs(reading: Reading, node: Node, at: str, references: Iterable[str]) -> tuple[str, ...]:
+    """Every upstream stage: those of the model references, then those under `needs`."""
     found = [upstream for reference in references if (upstream := stage_of(reference))]
     given = node.get("needs")
     for index, item in enumerate(given.value if given and isinstance(given.value, list) else ()):
@@ -95,10 +93,13 @@ def _there(reading: Reading, node: Node, at: str, key: str, name: str) -> bool:
     return False
 
 
-def _reference(
+def reference(
     reading: Reading, node: Node, at: str, key: str, wanted: tuple[str, ...]
 ) -> str | None:
-    """A model reference; a stage is checked to be there and to give one of `wanted`."""
+    """A model reference of the stage at `at`; None where it is wrong.
+
+    A stage that it names is checked to be there and to give one of `wanted` (results of methods).
+    """
     own = reading.document.get("model")
     if node.value == OWN_MODEL and own is not None:
         node = own
@@ -108,7 +109,7 @@ def _reference(
     if not _there(reading, node, at, key, upstream):
         return None
     given = _result(reading.stages[upstream])
-    if given is not None and given not in wanted:
+    if given not in wanted and reading.stages[upstream].get("method") is not None:
         fitting = [
             name
             for name, stage in reading.stages.items()
@@ -116,15 +117,21 @@ def _reference(
         ]
         there = f"; there is {', '.join(f'stage:{name}' for name in fitting)}" if fitting else ""
         kinds = " or ".join(_words(kind) for kind in wanted)
-        text = f"stage {upstream} gives a {_words(given)}, not a {kinds}{there}"
+        gives = (
+            "no model (`gives` says what a command leaves)"
+            if given is None
+            else (f"a {_words(given)}")
+        )
+        text = f"stage {upstream} gives {gives}, not a {kinds}{there}"
         reading.wrong(node, key, text)
         return None
     return str(node.value)
 
 
 def _result(stage: Node) -> str | None:
-    method = stage.get("method")
-    return METHODS[str(method.value)].result if method else None
+    method, gives = stage.get("method"), stage.get("gives")
+    result = METHODS[str(method.value)].result if method else None
+    return str(gives.value) if result is None and gives is not None else result
 
 
 def _words(kind: str) -> str:

@@ -101,6 +101,27 @@ _RESOURCES = _object(
     }
 )
 
+_REWARD: dict[str, Any] = {
+    "anyOf": [
+        _text("`file.py:function`, a name of the library, or a reward model"),
+        _object(
+            {
+                "function": _text("`file.py:function`, or a name of the library"),
+                "model": _text("A reward model: `stage:NAME`, a folder or hub name"),
+                "weight": {"type": "number", "default": 1.0, "description": "Its share"},
+                "options": {"type": "object", "description": "Keywords of a library's function"},
+            }
+        ),
+    ]
+}
+
+_BOUND = _object(
+    {
+        "min": {"type": "number", "description": "Least that will do"},
+        "max": {"type": "number", "description": "Most that will do"},
+    }
+)
+
 _ENV = {
     "type": "object",
     "additionalProperties": {"type": ["string", "number"], "maxLength": 4096},
@@ -133,6 +154,29 @@ STAGE = _object(
         ),
         "train": {"type": "object", "description": "The method's own config, key for key"},
         "scores": _map("Scores of answers: label → `file.py:function`", _text("file.py:function")),
+        "rewards": _map("What judges completions: label → judge", _REWARD),
+        "gate": {
+            "type": "object",
+            "additionalProperties": _BOUND,
+            "description": "Figure of the result → bounds, past which the chain stops",
+        },
+        "command": {
+            "type": "array",
+            "items": {"type": ["string", "number"]},
+            "minItems": 1,
+            "description": "A program and its arguments; {LABEL} is an input's folder, {out} the"
+            " stage's own, {model} that of the model it gives",
+        },
+        "inputs": _map("Models that the program reads: label → model", _text(_MODEL)),
+        "run": {
+            "enum": ["once", "node", "task"],
+            "default": "once",
+            "description": "Copies of the program: one, one a node, or one a GPU",
+        },
+        "gives": {
+            "enum": ["policy", "reward_model"],
+            "description": "The model that the program leaves in {model}",
+        },
         "needs": {
             "type": "array",
             "items": _text("A stage"),
@@ -190,8 +234,9 @@ def json_schema() -> dict[str, Any]:
         "anyOf": [name, {"type": "array", "items": name}],
         "description": "Recipes below this one, left to right: built-in names or paths",
     }
+    configured = [method.name for method in METHODS.values() if method.config is not None]
     wide = document["properties"]["methods"]["anyOf"][0]["properties"]
-    for method in METHODS:
+    for method in configured:
         block = wide[method]["anyOf"][0]
         block["properties"] = {**block["properties"], "train": {"$ref": f"#/$defs/{method}"}}
     stages = document["properties"]["stages"]["anyOf"][0]
@@ -201,7 +246,7 @@ def json_schema() -> dict[str, Any]:
             "if": {"properties": {"method": {"const": method}}, "required": ["method"]},
             "then": {"properties": {"train": {"$ref": f"#/$defs/{method}"}}},
         }
-        for method in METHODS
+        for method in configured
     ]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -215,7 +260,7 @@ def json_schema() -> dict[str, Any]:
                     key: _nullable(dict(s)) for key, s in fields(method).schemas.items()
                 },
             }
-            for method in METHODS
+            for method in configured
         },
     }
 

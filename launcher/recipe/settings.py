@@ -25,7 +25,7 @@ def value(reading: Reading, node: Node, key: str, default: Any) -> Any:
 
 def peft(reading: Reading, node: Node, at: str, method: Method) -> Peft | None:
     """The adapter; None for full training."""
-    if method.result == "report":
+    if method.config is None or method.result == "report":
         given = node.get("peft")
         if given is not None:
             reading.wrong_key(given, f"{at}.peft", f"{method.name} trains nothing")

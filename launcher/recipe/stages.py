@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from launcher.recipe import paths, train
+from launcher.recipe.commands import command
 from launcher.recipe.datasets import data as read_data
 from launcher.recipe.document import Node
 from launcher.recipe.fields import fields
+from launcher.recipe.gates import gate
 from launcher.recipe.methods import METHODS, Method
 from launcher.recipe.reading import Reading
 from launcher.recipe.references import baseline, candidates, models, needs
+from launcher.recipe.rewards import rewards
 from launcher.recipe.settings import env, peft, resources, shared, value
 from launcher.recipe.types import Data, Stage
 
@@ -28,7 +31,12 @@ def stage(reading: Reading, name: str) -> Stage | None:
             reading.wrong_key(given, f"{at}.{key}", "only a stage with `method: evaluate` takes it")
     roles = models(reading, node, at, method)
     labels = candidates(reading, node, at, method)
-    upstream = needs(reading, node, at, roles, labels)
+    judges = rewards(reading, node, at, method)
+    program = command(reading, node, at, method)
+    references = [*roles.values(), *labels.values()]
+    references += [reward.model for reward in judges if reward.model is not None]
+    references += program.inputs.values() if program is not None else ()
+    upstream = needs(reading, node, at, references)
     use = reading.path(node.get("use"), f"{at}.use", paths.model)
     pins = resources(reading, node, at)
     data = read_data(reading, node, at, method)
@@ -51,6 +59,9 @@ def stage(reading: Reading, name: str) -> Stage | None:
         global_batch=batch,
         train=block.values,
         scores=_scores(reading, node, at),
+        rewards=judges,
+        gate=gate(reading, node, at),
+        command=program,
         resources=pins,
         env=env(reading, node, at),
         needs=() if use else upstream,
@@ -63,7 +74,7 @@ def _global_batch(
 ) -> int | None:
     """Sequences of one optimizer step: as stated, else from a pasted per-device batch."""
     key, given = f"{at}.global_batch", node.get("global_batch")
-    if method.result == "report":
+    if method.config is None or method.result == "report":
         if given is not None:
             text = f"{method.name} takes no optimizer step; use `resources.micro_batch`"
             reading.wrong_key(given, key, text)

@@ -8,6 +8,7 @@ from typing import Any
 from launcher.recipe.check import check
 from launcher.recipe.document import Node, plain
 from launcher.recipe.fields import Fields, fields, trl_version
+from launcher.recipe.methods import METHODS
 from launcher.recipe.owned import BATCH_KEYS, OWNED, OWNED_MODEL_ARGUMENTS
 from launcher.recipe.problems import Problem, join, suggest
 from launcher.recipe.reading import Reading
@@ -28,6 +29,9 @@ def read(reading: Reading, stage: Node, at: str, method: str) -> Train:
     """The `train` block of the stage at `at`."""
     node, path, problems = stage.get("train"), f"{at}.train", reading.problems
     if node is None:
+        return Train({})
+    if METHODS[method].config is None:
+        reading.wrong_key(node, path, f"{method} takes none; write it into `command`")
         return Train({})
     known = fields(method)
     entries = _renamed(node, known, path, reading)

@@ -58,6 +58,43 @@ class Peft:
 
 
 @dataclass(frozen=True)
+class Reward:
+    """One judge of completions. Exactly one of `function` and `model` is given."""
+
+    label: str
+    function: str | None = None
+    """`/abs/file.py:function`, or a name of `launcher.recipe.rewards.LIBRARY`."""
+    model: str | None = None
+    """A reward model: `stage:NAME`, absolute folder, or hub name."""
+    weight: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords of a function of the library."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a stage's result must keep to, ends included; None: no end on that side."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program of the user's as a stage. No shell reads it."""
+
+    argv: tuple[str, ...]
+    """`{LABEL}` stands for the folder of that input, `{out}` for the stage's own folder of results,
+    `{model}` for the folder of the model that it gives; `{{` and `}}` are braces."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Label → model reference."""
+    run: Literal["once", "node", "task"] = "once"
+    """How many copies start: one in the job, one a node, or one a GPU."""
+    gives: Literal["policy", "reward_model"] | None = None
+    """What kind of model it leaves in `{model}`; None: none."""
+
+
+@dataclass(frozen=True)
 class Resources:
     """What the recipe pins of the machine's choices. None leaves the choice to the planner."""
 
@@ -103,6 +140,13 @@ class Stage:
     """The method's own config, key for key, without the keys that the launcher owns."""
     scores: Mapping[str, str] = field(default_factory=dict)
     """`evaluate` only: label → `/abs/file.py:function`, a score of prompts and completions."""
+    rewards: tuple[Reward, ...] = ()
+    """What judges completions, of methods with `Method.judged`. A `reward_model` role is not
+    repeated here."""
+    gate: Mapping[str, Bound] = field(default_factory=dict)
+    """Figure of the stage's result → what it must keep to, lest the chain stops there."""
+    command: Command | None = None
+    """`command` only."""
     resources: Resources = field(default_factory=Resources)
     env: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()

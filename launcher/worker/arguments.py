@@ -76,7 +76,9 @@ def config(context: Context) -> Any:
 
 def config_class(method: str) -> Any:
     """The class that the method's `train:` block is the keywords of."""
-    module, name = METHODS[method].config.split(":")
+    config = METHODS[method].config
+    assert config is not None  # no stage without one has a trainer
+    module, name = config.split(":")
     return getattr(importlib.import_module(module), name)
 
 

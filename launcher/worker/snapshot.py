@@ -85,6 +85,8 @@ def snapshot() -> dict[str, Any]:
     """TRL's version, and of each method its config's fields and refused keys."""
     methods: dict[str, Any] = {}
     for method in METHODS.values():
+        if method.config is None:
+            continue
         module_name, class_name = method.config.split(":")
         module = importlib.import_module(module_name)
         methods[method.name] = {
