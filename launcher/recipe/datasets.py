@@ -10,7 +10,7 @@ from launcher.recipe.document import Node
 from launcher.recipe.methods import Method
 from launcher.recipe.problems import show, suggest
 from launcher.recipe.reading import Reading
-from launcher.recipe.types import Data
+from launcher.recipe.types import Data, Part
 
 
 def data(reading: Reading, node: Node, at: str, method: Method) -> Data | None:
@@ -32,10 +32,48 @@ def data(reading: Reading, node: Node, at: str, method: Method) -> Data | None:
     if path is None:
         return None
     _check_columns(reading, given, f"{at}.data", path, columns, method)
-    stated: dict[str, Any] = {
-        key: entry.value for key, entry in given.items.items() if entry.value is not None
-    }
-    return Data(**{**stated, "path": path, "eval_path": held_out, "columns": columns})
+    _check_sense(reading, given, f"{at}.data", method)
+    read = {"path": path, "eval_path": held_out, "columns": columns}
+    return Data(**{**_stated(given), **read, "also": _also(reading, given, f"{at}.data")})
+
+
+def _stated(node: Node) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, entry in node.items.items():
+        if isinstance(entry.value, list):
+            found[key] = tuple(str(item.value) for item in entry.value)
+        elif entry.value is not None:
+            found[key] = entry.value
+    return found
+
+
+def _also(reading: Reading, node: Node, at: str) -> tuple[Part, ...]:
+    given = node.get("also")
+    parts = []
+    for index, part in enumerate(given.value if given and isinstance(given.value, list) else ()):
+        path = reading.path(part.get("path"), f"{at}.also[{index}].path", paths.data)
+        if path is not None:
+            parts.append(Part(**{**_stated(part), "path": path}))
+    return tuple(parts)
+
+
+def _check_sense(reading: Reading, node: Node, at: str, method: Method) -> None:
+    """Keys that would be passed over in silence, or contradict each other."""
+    held = node.get("hold_out")
+    if held is not None:
+        for key in ("eval_path", "eval_split"):
+            if node.get(key) is not None:
+                reading.wrong_key(held, f"{at}.hold_out", f"there is `{key}` too; keep one")
+        if isinstance(held.value, float) and held.value > 1 and held.value % 1:
+            text = f"got {held.value}, expected whole rows, or a share below one"
+            reading.wrong(held, f"{at}.hold_out", text)
+    if method.columns == (("prompt",),):
+        return
+    for key in ("as_chat", "system_prompt"):
+        given = node.get(key)
+        if given is not None and given.value is not False:
+            text = f"{method.name} has no prompts to answer; write it into the rows"
+            reading.wrong_key(given, f"{at}.{key}", text)
 
 
 def _check_columns(

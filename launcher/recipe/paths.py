@@ -69,6 +69,22 @@ def tokenizer(node: Node) -> str:
     return str(folder)
 
 
+def template(node: Node) -> str:
+    """The chat template's text, read where `node` names a .jinja file. Raises BadPath."""
+    text = str(node.value)
+    if "{" in text or not text.endswith((".jinja", ".j2")):
+        if "{" not in text:
+            raise BadPath(f"got {show(text)}, expected a template (Jinja) or a .jinja file")
+        return text
+    path = absolute(node)
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadPath(f"{show(str(path))} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadPath(f"{show(str(path))} is not UTF-8") from None
+
+
 def data(node: Node) -> str:
     """A hub name, or the absolute path of data that is there. Raises BadPath."""
     text = str(node.value)

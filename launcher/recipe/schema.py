@@ -42,6 +42,25 @@ def _auto(schema: dict[str, Any]) -> dict[str, Any]:
 
 _MODEL = "`stage:NAME`, a folder (`/…`, `./…`), a hub name, or `model` for the recipe's own"
 
+_KEEP = {"type": "array", "items": _text("A column"), "description": "The columns to read"}
+_SHARE = {
+    "type": "number",
+    "exclusiveMinimum": 0,
+    "maximum": 1,
+    "default": 1,
+    "description": "Share of the rows to take, at random",
+}
+_PART = _object(
+    {
+        "path": _text("A hub name, or a folder or .json, .jsonl, .csv or .parquet file"),
+        "name": _text("The hub data set's configuration"),
+        "split": _text("The split to train on", default="train"),
+        "keep": _KEEP,
+        "share": _SHARE,
+    },
+    "path",
+)
+
 _DATA = _object(
     {
         "path": _text("A hub name, or a folder or .json, .jsonl, .csv or .parquet file"),
@@ -57,6 +76,20 @@ _DATA = _object(
         "rows": _count("Rows to train on, for the plan's times"),
         "mean_tokens": _count("Mean tokens of a row's sequence, for the plan's times"),
         "max_prompt_tokens": _count("Longest prompt in tokens; longer rows are dropped"),
+        "keep": _KEEP,
+        "share": _SHARE,
+        "also": {"type": "array", "items": _PART, "description": "Data sets that are mixed in"},
+        "hold_out": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "description": "Rows (below one: their share) to evaluate on instead of training",
+        },
+        "as_chat": {
+            "type": "boolean",
+            "default": False,
+            "description": "Make a prompt of text a user's message",
+        },
+        "system_prompt": _text("The system message before each prompt; makes it a conversation"),
     },
     "path",
 )
@@ -115,6 +148,8 @@ _REWARD: dict[str, Any] = {
     ]
 }
 
+_FLAT: dict[str, Any] = {"anyOf": [_text("A file"), {"type": "object"}]}
+
 _BOUND = _object(
     {
         "min": {"type": "number", "description": "Least that will do"},
@@ -130,6 +165,12 @@ _ENV = {
 
 _SHARED: dict[str, Any] = {
     "tokenizer": _text("Another model's tokenizer: a folder or hub name"),
+    "chat_template": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 2**18,
+        "description": "A chat template (Jinja) in place of the tokenizer's, or its .jinja file",
+    },
     "dtype": {
         "enum": ["bfloat16", "float16", "float32"],
         "default": "bfloat16",
@@ -153,6 +194,11 @@ STAGE = _object(
             "Sequences (of PPO: completions) of one optimizer step over all processes"
         ),
         "train": {"type": "object", "description": "The method's own config, key for key"},
+        "train_from": {
+            "anyOf": [_FLAT, {"type": "array", "items": _FLAT}],
+            "description": "Configs of `trl METHOD --config`, and accelerate's; this stage's own"
+            " keys go first",
+        },
         "scores": _map("Scores of answers: label → `file.py:function`", _text("file.py:function")),
         "rewards": _map("What judges completions: label → judge", _REWARD),
         "gate": {

@@ -52,6 +52,9 @@ def stage(reading: Reading, name: str) -> Stage | None:
         candidates=labels,
         baseline=baseline(reading, node, at),
         tokenizer=reading.path(tokenizer, f"{at}.tokenizer", paths.tokenizer),
+        chat_template=reading.path(
+            shared(reading, node, "chat_template"), f"{at}.chat_template", paths.template
+        ),
         dtype=value(reading, node, "dtype", "bfloat16"),
         seed=value(reading, node, "seed", 42),
         data=data,
@@ -100,24 +103,48 @@ def _global_batch(
 def _check_groups(
     reading: Reading, node: Node, at: str, method: Method, block: train.Train, batch: int | None
 ) -> None:
-    """Methods that compare the completions of a prompt want whole groups in what is generated."""
+    """Methods that compare the completions of a prompt want whole groups in what is generated, and
+    whole optimizer steps of it."""
     schema = fields(method.name).schemas.get("num_generations")
-    if schema is None or batch is None or block.values.get("steps_per_generation") is not None:
+    if schema is None or batch is None:
+        return
+    inner, key = node.items.get("train", node), f"{at}.train.generation_batch_size"
+    if block.values.get("steps_per_generation") is not None:
+        text = "not a key of `train` here: it counts micro-batches, which the plan chooses; state"
+        text += f" `generation_batch_size`, the completions of one rollout, a multiple of {batch}"
+        steps = inner.get("steps_per_generation") or inner
+        reading.wrong_key(steps, f"{at}.train.steps_per_generation", text)
         return
     group = block.values.get("num_generations") or schema["default"]
-    if block.values.get("generation_batch_size") is None and batch % group:
-        below, above = batch // group * group, -(-batch // group) * group
+    rollout = block.values.get("generation_batch_size")
+    stated = inner.get("generation_batch_size") or inner
+    if rollout is None:
+        rollout, stated = batch, node.get("global_batch") or node
+        key = f"{at}.global_batch"
+    elif rollout % batch:
+        text = f"a rollout of {rollout} completions is no whole number of steps of {batch}"
+        text += " (`global_batch`)"
+        reading.wrong(stated, key, f"{text}; set {-(-rollout // batch) * batch}")
+        return
+    if rollout % group:
+        below, above = rollout // group * group, -(-rollout // group) * group
         near = f"{below} or {above}" if below else str(above)
-        text = f"{batch} completions are no whole groups of {group} (`train.num_generations`)"
-        reading.wrong(node.get("global_batch") or node, f"{at}.global_batch", f"{text}; set {near}")
+        text = f"{rollout} completions are no whole groups of {group} (`train.num_generations`)"
+        reading.wrong(stated, key, f"{text}; set {near}")
 
 
 def _check_evaluation(
     reading: Reading, node: Node, at: str, block: train.Train, data: Data | None
 ) -> None:
     strategy = block.values.get("eval_strategy", "no")
-    if strategy != "no" and data and data.eval_path is None and data.eval_split is None:
-        text = "there are no held-out rows; give `data.eval_path` or `data.eval_split`"
+    if strategy != "no" and str(node.items["method"].value) == "online_dpo":
+        text = "OnlineDPOTrainer cannot evaluate; add a stage with `method: evaluate`"
+        given = node.items["train"].get("eval_strategy")
+        reading.wrong_key(given or node, f"{at}.train.eval_strategy", text)
+        return
+    held_out = data and (data.eval_path or data.eval_split or data.hold_out)
+    if strategy != "no" and data and not held_out:
+        text = "there are no held-out rows; give `data.eval_path`, `eval_split` or `hold_out`"
         reading.missing(node, f"{at}.data.eval_split", text)
 
 

@@ -22,6 +22,17 @@ def stage_of(reference: str) -> str | None:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A further data set of a mixture."""
+
+    path: str
+    name: str | None = None
+    split: str = "train"
+    keep: tuple[str, ...] = ()
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
 class Data:
     """A data set, and what the planner may know of it before it is read."""
 
@@ -39,6 +50,18 @@ class Data:
     mean_tokens: int | None = None
     max_prompt_tokens: int | None = None
     """Longest prompt in tokens; enforced on the node (longer rows are dropped, and counted)."""
+    keep: tuple[str, ...] = ()
+    """The file's columns that are read; empty: all."""
+    share: float = 1.0
+    """Share of the rows that is taken, at random by the stage's seed."""
+    also: tuple[Part, ...] = ()
+    """Data sets whose rows are mixed in; columns that not all of them have are left out."""
+    hold_out: float | None = None
+    """Rows (below one: share of them) that are kept from training and evaluated on."""
+    as_chat: bool = False
+    """Whether a `prompt` of text becomes a conversation of one user's message."""
+    system_prompt: str | None = None
+    """The system message that conversations of a `prompt` column start with."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +152,8 @@ class Stage:
     baseline: str | None = None
     """`evaluate` only: the label that win rates are against."""
     tokenizer: str | None = None
+    chat_template: str | None = None
+    """Jinja text that replaces the tokenizer's own template; models that train here keep it."""
     dtype: Dtype = "bfloat16"
     """Precision of compute and of frozen weights; weights that train keep a float32 master."""
     seed: int = 42

@@ -7,7 +7,8 @@ from typing import Any
 
 from launcher.errors import UsageError
 from launcher.recipe.methods import METHODS
-from launcher.recipe.types import Data
+from launcher.recipe.types import Data, Part
+from launcher.worker import mixture
 from launcher.worker.context import Context
 
 _FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -17,19 +18,24 @@ def training_set(context: Context, tokenizer: Any) -> Any:
     """A `datasets.Dataset`. Raises UsageError."""
     assert context.stage.data is not None
     data = context.stage.data
-    return _prepared(context, _load(data, data.path, data.split), tokenizer)
+    rows = mixture.training_rows(data, context.stage.seed, _load)
+    return _prepared(context, rows, tokenizer)
 
 
 def evaluation_set(context: Context, tokenizer: Any) -> Any | None:
     """The held-out rows as a `datasets.Dataset`, or None where the recipe names none."""
     data = context.stage.data
-    if data is None or (data.eval_path is None and data.eval_split is None):
+    if data is None:
         return None
-    rows = _load(data, data.eval_path or data.path, data.eval_split or "train")
+    if data.hold_out is not None:
+        return _prepared(context, mixture.held_out(data, context.stage.seed, _load), tokenizer)
+    if data.eval_path is None and data.eval_split is None:
+        return None
+    rows = mixture.kept(_load(data, data.eval_path or data.path, data.eval_split or "train"), data)
     return _prepared(context, rows, tokenizer)
 
 
-def _load(data: Data, path: str, split: str) -> Any:
+def _load(data: Data | Part, path: str, split: str) -> Any:
     from accelerate import PartialState
     from datasets import load_dataset, load_from_disk
 
@@ -58,6 +64,8 @@ def _prepared(context: Context, rows: Any, tokenizer: Any) -> Any:
             f"{method.name} needs {wanted}",
             hint="map them with data.columns",
         )
+    if (data.as_chat or data.system_prompt is not None) and "prompt" in rows.column_names:
+        rows = mixture.conversations(rows, data.system_prompt)
     if data.max_prompt_tokens is None or "prompt" not in rows.column_names:
         return rows
     return _without_long_prompts(rows, data.max_prompt_tokens, tokenizer)

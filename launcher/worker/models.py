@@ -23,6 +23,8 @@ def tokenizer(context: Context) -> Any:
     from transformers import AutoTokenizer
 
     loaded = AutoTokenizer.from_pretrained(context.tokenizer)
+    if context.stage.chat_template is not None:
+        loaded.chat_template = context.stage.chat_template
     if loaded.pad_token is None or loaded.pad_token == loaded.eos_token:
         vocabulary = loaded.get_vocab()
         free = [t for t in _PADS if t in vocabulary and t != loaded.eos_token]
