@@ -166,7 +166,10 @@ def _stage(model: str, flags: Mapping[str, Any]) -> dict[str, Any]:
         data["max_prompt_tokens"] = prompt = flags["prompt_len"] or length // 2
         if prompt >= length:
             raise UsageError(f"a prompt of {prompt} tokens leaves none of {length} to write")
-        train["max_completion_length"] = length - prompt
+        if method.name == "online_dpo":
+            train |= {"max_new_tokens": length - prompt, "max_length": length}
+        else:
+            train["max_completion_length"] = length - prompt
     else:
         train["max_length"] = length
     if flags["optimizer"]:
@@ -181,6 +184,8 @@ def _stage(model: str, flags: Mapping[str, Any]) -> dict[str, Any]:
         "train": train,
         # Whole groups of any size; what counts here is the micro-batch.
         "global_batch": 2**20 * 45,
+        # A function, which takes no room on a GPU.
+        **({"rewards": {"repetition": "repetition"}} if method.judged else {}),
         **({"peft": peft} if (peft := _peft(flags)) else {}),
     }
 

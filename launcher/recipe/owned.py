@@ -75,6 +75,8 @@ OWNED: Mapping[str, str] = {
     "tokenizer": "use the stage's `tokenizer`",
     "processing_class": "use the stage's `tokenizer`",
     "reward_model_path": "use the stage's `reward_model`",
+    "reward_funcs": "use the stage's `rewards`",
+    "reward_weights": "use `weight` of each of the stage's `rewards`",
     "sft_model_path": "use the stage's `policy`",
     "dataset_name": _DATA,
     "dataset_config": _DATA,

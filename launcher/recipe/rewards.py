@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 from launcher.recipe import paths
+from launcher.recipe.check import check
 from launcher.recipe.document import Node, plain
 from launcher.recipe.methods import Method
 from launcher.recipe.problems import show, suggest
@@ -10,8 +16,50 @@ from launcher.recipe.reading import Reading
 from launcher.recipe.references import reference
 from launcher.recipe.types import Reward
 
-LIBRARY = ("exact_match", "numeric_answer", "regex_format", "length", "repetition")
-"""Functions of `launcher/worker/rewards/`."""
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a function of the library."""
+
+    schema: Mapping[str, Any]
+    """What it may be, as JSON Schema."""
+    default: Any = None
+    """None: not set."""
+
+
+_COLUMN = Option({"type": "string", "minLength": 1, "maxLength": 256}, "answer")
+_AFTER = Option({"type": "string", "minLength": 1, "maxLength": 256})
+_BOUND = Option({"type": "integer", "minimum": 1})
+
+LIBRARY: Mapping[str, Mapping[str, Option]] = {
+    "exact_match": {
+        "column": _COLUMN,
+        "after": _AFTER,
+        "ignore_case": Option({"type": "boolean"}, False),
+    },
+    "numeric_answer": {
+        "column": _COLUMN,
+        "after": _AFTER,
+        "tolerance": Option({"type": "number", "minimum": 0}, 1e-6),
+    },
+    "regex_format": {
+        "pattern": Option({"type": "string", "minLength": 1, "maxLength": 4096}),
+        "whole": Option({"type": "boolean"}, True),
+    },
+    "length": {
+        "min": _BOUND,
+        "max": _BOUND,
+        "unit": Option({"enum": ["tokens", "words", "characters"]}, "tokens"),
+    },
+    "repetition": {"ngram": Option({"type": "integer", "minimum": 1, "maximum": 64}, 3)},
+}
+"""Function of `launcher/worker/rewards/library.py` → its options."""
+
+
+def options_of(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option of the library's function `name`: as given, else its default."""
+    defaults = {key: option.default for key, option in LIBRARY[name].items()}
+    return {**defaults, **given}
 
 
 def rewards(reading: Reading, node: Node, at: str, method: Method) -> tuple[Reward, ...]:
@@ -23,13 +71,13 @@ def rewards(reading: Reading, node: Node, at: str, method: Method) -> tuple[Rewa
             reading.wrong_key(given, f"{at}.rewards", text)
         return ()
     entries = given.items if given else {}
+    stated = {label: entry for label, entry in entries.items() if entry.value is not None}
     found = [
         reward
-        for label, entry in entries.items()
-        if entry.value is not None
-        and (reward := _reward(reading, at, f"{at}.rewards.{label}", label, entry)) is not None
+        for label, entry in stated.items()
+        if (reward := _reward(reading, at, f"{at}.rewards.{label}", label, entry)) is not None
     ]
-    if not entries and node.get("reward_model") is None and node.get("use") is None:
+    if not stated and node.get("reward_model") is None and node.get("use") is None:
         text = f"{method.name} needs `rewards` (functions or models) or a `reward_model`"
         reading.missing(node, f"{at}.rewards", text)
     return tuple(found)
@@ -54,11 +102,12 @@ def _reward(reading: Reading, at: str, key: str, label: str, node: Node) -> Rewa
     name = _function(reading, f"{key}.function", function)
     if name is None:
         return None
-    if options is not None and name not in LIBRARY:
+    if name in LIBRARY:
+        return Reward(label, name, weight=share, options=_options(reading, key, name, node))
+    if options is not None:
         text = "only functions of the library take options; write them into the file"
         reading.wrong_key(options, f"{key}.options", text)
-        return None
-    return Reward(label, name, weight=share, options=plain(options) if options else {})
+    return Reward(label, name, weight=share)
 
 
 def _of_text(reading: Reading, at: str, key: str, label: str, node: Node) -> Reward | None:
@@ -66,6 +115,8 @@ def _of_text(reading: Reading, at: str, key: str, label: str, node: Node) -> Rew
     text = str(node.value)
     if text in LIBRARY or ".py" in text or not ("/" in text or ":" in text):
         name = _function(reading, key, node)
+        if name in LIBRARY:
+            _options(reading, key, name, node)
         return None if name is None else Reward(label, name)
     model = reference(reading, node, at, key, ("reward_model",))
     return None if model is None else Reward(label, model=model)
@@ -76,9 +127,45 @@ def _function(reading: Reading, key: str, node: Node) -> str | None:
     if text in LIBRARY:
         return text
     if ".py" not in text:
-        near = suggest(text, LIBRARY)
+        near = suggest(text, tuple(LIBRARY))
         reading.wrong(
             node, key, f"{show(text)} is neither file.py:function nor in the library{near}"
         )
         return None
     return reading.path(node, key, paths.score)
+
+
+def _options(reading: Reading, key: str, name: str, node: Node) -> dict[str, Any]:
+    """The options that the reward at `node` states, each checked."""
+    given, at = node.get("options"), f"{key}.options"
+    schema = {
+        "type": "object",
+        "properties": {option: each.schema for option, each in LIBRARY[name].items()},
+        "additionalProperties": False,
+    }
+    before = len(reading.problems)
+    checked = check(given, schema, at, reading.problems) if given is not None else None
+    stated = {k: v for k, v in plain(checked).items() if v is not None} if checked else {}
+    if len(reading.problems) == before:
+        wrong = _contradiction(name, options_of(name, stated))
+        if wrong is not None:
+            reading.wrong_key(given or node, at if given else key, wrong)
+    return stated
+
+
+def _contradiction(name: str, options: Mapping[str, Any]) -> str | None:
+    """What no option says alone, in words; None where all is well."""
+    if name == "length":
+        least, most = options["min"], options["max"]
+        if least is None and most is None:
+            return "length needs the option `min`, `max`, or both"
+        if least is not None and most is not None and least > most:
+            return f"`min` {least} is above `max` {most}"
+    if name == "regex_format":
+        if options["pattern"] is None:
+            return "regex_format needs the option `pattern`, a regular expression"
+        try:
+            re.compile(options["pattern"], re.DOTALL)
+        except re.error as error:
+            return f"`pattern` is no regular expression: {error}"
+    return None
