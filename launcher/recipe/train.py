@@ -12,7 +12,7 @@ from launcher.recipe.methods import METHODS
 from launcher.recipe.owned import BATCH_KEYS, OWNED, OWNED_MODEL_ARGUMENTS
 from launcher.recipe.problems import Problem, join, suggest
 from launcher.recipe.reading import Reading
-from launcher.recipe.renames import RENAMES
+from launcher.recipe.renames import REMOVED, modernised
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def read(reading: Reading, stage: Node, at: str, method: str) -> Train:
             problems.append(Problem(entry.key_place, join(path, key), text))
         elif key not in known.schemas:
             text = f"no key of {known.config} (TRL {trl_version()})"
-            text += suggest(key, tuple(known.schemas))
+            gone = REMOVED.get(key)
+            text += f" any more: {gone}" if gone else suggest(key, tuple(known.schemas))
             problems.append(Problem(entry.key_place, join(path, key), text))
         else:
             allowed[key] = entry
@@ -64,18 +65,13 @@ def read(reading: Reading, stage: Node, at: str, method: str) -> Train:
 
 
 def _renamed(node: Node, known: Fields, path: str, reading: Reading) -> dict[str, Node]:
-    entries: dict[str, Node] = {}
-    for key, entry in node.items.items():
-        new = RENAMES.get(key)
-        if new is None or key in known.schemas or new not in known.schemas:
-            entries[key] = entry
-        elif new in node.items:
-            text = f"the old name of {new!r}, which is given too; keep that"
-            reading.wrong_key(entry, join(path, key), text)
+    entries, changes = modernised(node.items, known.schemas)
+    for change in changes:
+        if change.wrong:
+            reading.wrong_key(change.node, join(path, change.key), change.text)
         else:
-            entries[new] = entry
-            note = f"{join(path, key)}: now called {new}, taken as that"
-            reading.warnings.append(f"{entry.key_place} {note}")
+            note = f"{join(path, change.key)}: {change.text}"
+            reading.warnings.append(f"{change.node.key_place} {note}")
     return entries
 
 
