@@ -24,6 +24,11 @@ def built_in_names() -> list[str]:
     return [name for name in _shipped_names() if not name.startswith(PARTS)]
 
 
+def part_names() -> list[str]:
+    """What ships for `extends` alone: methods, sizes, adapters."""
+    return [name for name in _shipped_names() if name.startswith(PARTS)]
+
+
 def _shipped_names() -> list[str]:
     root = shipped("recipes")
     found = (path.relative_to(root).as_posix() for path in root.glob("**/*.yaml"))

@@ -104,6 +104,24 @@ def make_data() -> None:
     )
     write("prompts.jsonl", [{"prompt": [user(q)]} for q, _, _ in triples[320:416]])
     write("held_out.jsonl", [{"prompt": [user(q)]} for q, _, _ in triples[416:]])
+    write("answers.jsonl", [{"prompt": [user(q)], "answer": a} for q, a, _ in triples[320:416]])
+    write("judged.jsonl", [judged(*t, good=i % 2 == 0) for i, t in enumerate(triples[192:320])])
+    # Drawn last, so that what stands above stays as it is.
+    more = [next(source) for _ in range(32)]
+    write(
+        "preference_held_out.jsonl",
+        [
+            {"prompt": [user(q)], "chosen": [assistant(a)], "rejected": [assistant(wrong)]}
+            for q, a, wrong in more
+        ],
+    )
+    write("judged_held_out.jsonl", [judged(*t, good=i % 2 == 0) for i, t in enumerate(more)])
+
+
+def judged(question: str, right: str, wrong: str, good: bool) -> dict[str, Any]:
+    """One answer, and whether it is the right one."""
+    answer = assistant(right if good else wrong)
+    return {"prompt": [user(question)], "completion": [answer], "label": good}
 
 
 def make_model() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -19,8 +21,10 @@ from launcher.recipe.schema import json_schema
 from launcher.recipe.sources import built_in_names
 from launcher.shipped import shipped
 
+LORA = ("", "_lora")
 SIZES = ("0.5b", "1.5b", "3b", "7b", "14b", "32b", "72b")
 FILES = sorted(shipped("recipes").glob("**/*.yaml"))
+JOINED = [path for path in FILES if path.parent == shipped("recipes")]
 
 
 @cache
@@ -32,9 +36,35 @@ def document(path: Any) -> Any:
     return plain(parse(path.read_bytes(), path.name, path.parent))
 
 
-def test_every_size_has_its_sft_reward_and_ppo_recipe() -> None:
-    wanted = {f"{method}_{size}" for method in ("sft", "reward", "ppo") for size in SIZES}
-    assert wanted <= set(built_in_names())
+TRAINED = ("sft", "reward", "dpo", "kto", "ppo", "grpo", "rloo", "online_dpo")
+
+
+def test_every_method_has_its_recipe_of_every_size_full_and_with_lora() -> None:
+    joined = {f"{method}_{size}{peft}" for method in TRAINED for size in SIZES for peft in LORA}
+    quantized = {f"{method}_{size}_qlora" for method in ("sft", "dpo") for size in SIZES[3:]}
+    assert {name for name in built_in_names() if "/" not in name} == joined | quantized
+
+
+@pytest.mark.parametrize("path", JOINED, ids=lambda path: path.stem)
+def test_a_joined_recipe_is_its_parts_and_a_name_and_nothing_else(path: Path) -> None:
+    given = document(path)
+    method, size, *peft = re.match(r"(.+)_([\d.]+b)(?:_(.+))?$", path.stem).groups()  # type: ignore[union-attr]
+    parts = [f"method/{method}", f"size/{size}", *(f"peft/{each}" for each in peft if each)]
+    assert given == {"launcher": 1, "name": path.stem.replace("_", "-"), "extends": parts}
+
+
+@pytest.mark.parametrize("peft", ["lora", "qlora"])
+def test_a_recipe_with_adapters_trains_every_stage_with_them_at_their_rates(peft: str) -> None:
+    for method in TRAINED if peft == "lora" else ("sft", "dpo"):
+        whole = load_recipe(f"{method}_7b")
+        adapted = load_recipe(f"{method}_7b_{peft}")
+        for stage, full in zip(adapted.stages, whole.stages, strict=True):
+            if stage.method == "evaluate":
+                assert stage == full
+            else:
+                assert stage.peft is not None and full.peft is None
+                assert stage.peft.quantization == ("nf4-double" if peft == "qlora" else None)
+                assert stage.train["learning_rate"] > 4 * full.train["learning_rate"]
 
 
 @pytest.mark.parametrize("name", [name for name in built_in_names() if "demo/" not in name])
@@ -55,10 +85,15 @@ def test_a_ppo_recipe_is_the_whole_chain_of_one_size_fully_trained(size: str) ->
     assert all(stage.peft is None for stage in recipe.stages)
 
 
-def test_learning_rates_do_not_rise_with_the_size() -> None:
-    for name in ("sft", "rm", "ppo"):
-        rates = [load_recipe(f"ppo_{size}").stage(name).train["learning_rate"] for size in SIZES]
-        assert rates == sorted(rates, reverse=True)
+@pytest.mark.parametrize("method", TRAINED)
+def test_learning_rates_do_not_rise_with_the_size(method: str) -> None:
+    found = [load_recipe(f"{method}_{size}").stages for size in SIZES]
+    rates = [
+        [each.train["learning_rate"] for each in stages if each.global_batch] for stages in found
+    ]
+    assert rates == sorted(rates, reverse=True)
+    for of_one_stage in zip(*rates, strict=True):
+        assert list(of_one_stage) == sorted(of_one_stage, reverse=True)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(shipped("recipes"))))
@@ -100,4 +135,6 @@ def test_limits_and_renames_name_keys_that_exist() -> None:
     known = {key for method in METHODS for key in fields(method).schemas}
     assert set(LIMITS) <= known
     assert set(RENAMES.values()) <= known
-    assert not set(RENAMES) & known
+    for method in METHODS:
+        here = fields(method).schemas
+        assert not [old for old, new in RENAMES.items() if old in here and new in here]
