@@ -92,7 +92,6 @@ METHODS: dict[str, Method] = {
             columns=(("prompt",),),
             online=True,
             judged=True,
-            runs=False,
         ),
         Method(
             "rloo",
@@ -103,7 +102,6 @@ METHODS: dict[str, Method] = {
             columns=(("prompt",),),
             online=True,
             judged=True,
-            runs=False,
         ),
         Method(
             "online_dpo",
@@ -115,7 +113,6 @@ METHODS: dict[str, Method] = {
             sequences_per_row=2,
             online=True,
             judged=True,
-            runs=False,
         ),
         Method(
             "evaluate",

@@ -14,7 +14,7 @@ from launcher.recipe.methods import Method
 from launcher.recipe.problems import show, suggest
 from launcher.recipe.reading import Reading
 from launcher.recipe.references import reference
-from launcher.recipe.types import Reward
+from launcher.recipe.types import Reward, Stage
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,16 @@ LIBRARY: Mapping[str, Mapping[str, Option]] = {
 """Function of `launcher/worker/rewards/library.py` → its options."""
 
 
+REWARD_MODEL = "reward_model"
+"""The role that judges alone, or beside `rewards` with weight 1."""
+
+
+def rewards_of(stage: Stage) -> tuple[Reward, ...]:
+    """All that judges the stage's completions: its rewards, then its `reward_model` role."""
+    role = stage.models.get(REWARD_MODEL)
+    return (*stage.rewards, *([Reward(REWARD_MODEL, model=role)] if role is not None else []))
+
+
 def options_of(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Every option of the library's function `name`: as given, else its default."""
     defaults = {key: option.default for key, option in LIBRARY[name].items()}
@@ -77,7 +87,10 @@ def rewards(reading: Reading, node: Node, at: str, method: Method) -> tuple[Rewa
         for label, entry in stated.items()
         if (reward := _reward(reading, at, f"{at}.rewards.{label}", label, entry)) is not None
     ]
-    if not stated and node.get("reward_model") is None and node.get("use") is None:
+    if REWARD_MODEL in stated and node.get(REWARD_MODEL) is not None:
+        text = f"the stage's `{REWARD_MODEL}` bears this name; take another, or leave that out"
+        reading.wrong_key(stated[REWARD_MODEL], f"{at}.rewards.{REWARD_MODEL}", text)
+    if not stated and node.get(REWARD_MODEL) is None and node.get("use") is None:
         text = f"{method.name} needs `rewards` (functions or models) or a `reward_model`"
         reading.missing(node, f"{at}.rewards", text)
     return tuple(found)
@@ -115,7 +128,7 @@ def _of_text(reading: Reading, at: str, key: str, label: str, node: Node) -> Rew
     text = str(node.value)
     if text in LIBRARY or ".py" in text or not ("/" in text or ":" in text):
         name = _function(reading, key, node)
-        if name in LIBRARY:
+        if name is not None and name in LIBRARY:
             _options(reading, key, name, node)
         return None if name is None else Reward(label, name)
     model = reference(reading, node, at, key, ("reward_model",))

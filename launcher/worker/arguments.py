@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from math import lcm
 from typing import Any
 
 import yaml
 
+from launcher.recipe.fields import fields
 from launcher.recipe.methods import METHODS
+from launcher.recipe.rewards import rewards_of
 from launcher.recipe.types import Stage
 from launcher.records import files
 from launcher.worker.context import Context
@@ -55,12 +58,25 @@ def keywords(context: Context) -> dict[str, Any]:
     if METHODS[stage.method].online:
         # A recipe that pins it has had it pinned in the plan.
         values["ds3_gather_for_generation"] = plan.gather_for_generation
+    if METHODS[stage.method].judged:
+        values["reward_weights"] = [reward.weight for reward in rewards_of(stage)]
+        group = _evaluated_group(stage)
+        # TRL evaluates whole groups; no more at once than a rollout of the training has.
+        one = plan.micro_batch * context.world
+        values["per_device_eval_batch_size"] = lcm(one, group) // context.world
     if plan.deepspeed is not None:
         values["deepspeed"] = str(context.paths.deepspeed)
     elif context.world > 1:
         values["ddp_backend"] = "gloo" if context.on_cpu else "nccl"
         values["ddp_find_unused_parameters"] = False
     return values
+
+
+def _evaluated_group(stage: Stage) -> int:
+    """Completions of one prompt in an evaluation."""
+    default = fields(stage.method).schemas.get("num_generations", {"default": 1})["default"]
+    stated = stage.train.get("num_generations_eval") or stage.train.get("num_generations")
+    return int(stated or default)
 
 
 def config(context: Context) -> Any:

@@ -131,12 +131,20 @@ def load_reward_model(folder: str, dtype: Any, pad: int, **chosen: Any) -> Any:
             f"{folder} is not a reward model: its config.json names no sequence classifier",
             hint="refer to a stage of method `reward`, or to a folder that holds a reward model",
         )
-    model = _classifier(folder, dtype, pad, **chosen)
-    if model.config.num_labels != 1:
-        raise UsageError(
-            f"the reward model {folder} has {model.config.num_labels} labels; it needs one"
-        )
-    return model
+    # Once it is loaded, it has the one label that it is asked for.
+    labels = _labels(folder)
+    if labels != 1:
+        raise UsageError(f"the reward model {folder} has {labels} labels; it needs one, the score")
+    return _classifier(folder, dtype, pad, **chosen)
+
+
+def _labels(folder: str) -> int:
+    """How many labels a classifier's own config names; of an adapter, those it was trained with."""
+    from transformers import AutoConfig
+
+    if (Path(folder) / "adapter_config.json").is_file():
+        return 1
+    return int(AutoConfig.from_pretrained(folder).num_labels)
 
 
 def _classifier(folder: str, dtype: Any, pad: int, **chosen: Any) -> Any:

@@ -11,12 +11,16 @@ import dataclasses
 import enum
 import importlib
 import json
+import os
 import sys
 import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+# It warns whenever something of `trl.experimental` is imported.
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import trl
 

@@ -1,0 +1,45 @@
+"""A trainer that generates, from the stage: models, data, judges, reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from launcher.worker import arguments, data, models
+from launcher.worker.context import Context
+from launcher.worker.fit import callbacks
+from launcher.worker.rewards.build import judges
+from launcher.worker.stop import Stop
+
+
+def grouped(context: Context, stop: Stop, kind: Any) -> Any:
+    """A `Grpo` or `Rloo` of `launcher.worker.online.grouped`."""
+    # The settings come first: ZeRO-3 shards what is loaded after them.
+    config = arguments.config(context)
+    tokenizer = models.tokenizer(context)
+    policy = context.model("policy")
+    assert policy is not None
+    reference = reference_of(context, config.beta)
+    return kind(
+        model=models.causal(context, policy),
+        args=config,
+        judges=judges(context),
+        ref_model=None if reference is None else models.frozen_causal(context, reference),
+        train_dataset=data.training_set(context, tokenizer),
+        eval_dataset=data.evaluation_set(context, tokenizer),
+        processing_class=tokenizer,
+        peft_config=models.lora(context, "CAUSAL_LM"),
+        callbacks=callbacks(context, stop),
+    )
+
+
+def reference_of(context: Context, weight: float) -> str | None:
+    """The model that the distance to it is weighed against; None where none is loaded for it.
+
+    That is the policy at its start, if the recipe names no other: with an adapter its base, which
+    is there already.
+    """
+    policy = context.model("policy")
+    reference = context.model("reference") or policy
+    if weight == 0 or (context.stage.peft is not None and reference == policy):
+        return None
+    return reference
