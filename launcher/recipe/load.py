@@ -9,23 +9,40 @@ from typing import Any
 from launcher.recipe import overrides as on_top
 from launcher.recipe.check import check
 from launcher.recipe.document import Node, parse, plain
+from launcher.recipe.from_config import of_config
 from launcher.recipe.graph import in_order
-from launcher.recipe.problems import Problem, RecipeErrors, has_secret, join
+from launcher.recipe.problems import Place, Problem, RecipeErrors, has_secret, join
 from launcher.recipe.reading import Reading, where
 from launcher.recipe.schema import RECIPE
 from launcher.recipe.sources import read_source
 from launcher.recipe.stages import stage as read_stage
+from launcher.recipe.train_from import expand, is_config
 from launcher.recipe.types import Recipe
 
 
-def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    source: str,
+    overrides: Sequence[str] = (),
+    *,
+    method: str | None = None,
+    accelerate: str | None = None,
+) -> Recipe:
     """The recipe at `source`: a path of a YAML file, or the name of one that ships (`ppo_7b`).
 
     Each override is `key.key=value`, its value read as in a file. Relative paths are those of the
     folder of the file that states them (of an override: the current folder), and come back
     absolute. Raises RecipeErrors with every problem that was found.
+
+    With a `method`, `source` is a config written for `trl METHOD --config`, and `accelerate` may be
+    the one that it was launched with; an override may then be a key of either.
     """
-    return _load(on_top.apply(read_source(source), overrides))
+    if method is not None:
+        return _load(of_config(source, method, accelerate, overrides))
+    document = read_source(source)
+    if is_config(document):
+        text = "a config of TRL, not a recipe; say its method, as in `--method dpo`"
+        raise RecipeErrors([Problem(Place(document.place.file, 0, 0, Path.cwd()), "", text)])
+    return _load(on_top.apply(document, overrides))
 
 
 def recipe_of(text: str, label: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -39,11 +56,13 @@ def recipe_of(text: str, label: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def _load(document: Node) -> Recipe:
     problems: list[Problem] = []
+    warnings: list[str] = []
+    document = expand(document, problems, warnings)
     _strings(document, "", problems)
     checked = check(document, RECIPE, "", problems)
     if checked is None:
         raise RecipeErrors(_in_file_order(problems))
-    reading = Reading(checked, problems)
+    reading = Reading(checked, problems, warnings)
     stages = {name: stage for name in reading.stages if (stage := read_stage(reading, name))}
     order, cycle = in_order({name: stage.needs for name, stage in stages.items()})
     if cycle:

@@ -25,7 +25,6 @@ RENAMES: Mapping[str, str] = {
     "vllm_max_model_len": "vllm_max_model_length",
     "vllm_guided_decoding_regex": "vllm_structured_outputs_regex",
     "wandb_log_unique_prompts": "log_unique_prompts",
-    "precompute_ref_eval_batch_size": "precompute_ref_batch_size",
 }
 """Old → new. Applied with a warning where the method's config has the new name alone."""
 
@@ -51,6 +50,7 @@ REMOVED: Mapping[str, str] = {
     "generate_during_eval": "use a stage with `method: evaluate`",
     "use_logits_to_keep": _TRAINER,
     "use_num_logits_to_keep": _TRAINER,
+    "precompute_ref_eval_batch_size": "use `precompute_ref_batch_size`",
     "tools": "a `tools` column of the rows says them",
     "dataset_num_proc": "rows are prepared where the trainer reads them",
     "dataset_batch_size": "rows are packed in one way",

@@ -52,6 +52,21 @@ def read_source(source: str) -> Node:
     return _read(found, str(found), place, ())
 
 
+def read_config(stated: Node) -> Node:
+    """The mapping in the file that `stated` names, from the folder of the file that names it.
+
+    Raises RecipeErrors.
+    """
+    text, place = str(stated.value), stated.place
+    path = Path(os.path.normpath(place.folder / Path(text).expanduser()))
+    label = _label(path, place.folder / Path(place.file).name, place.file) if place.line else text
+    document = parse(_bytes(path, label, place), label, path.parent)
+    if not isinstance(document.value, dict):
+        problem = f"{show(document.value)} at the top; a config of TRL is a mapping"
+        raise RecipeErrors([Problem(document.place, "", problem)])
+    return document
+
+
 def _built_in(name: str) -> Path | None:
     if not _BUILT_IN.fullmatch(name) or ".." in name.split("/"):
         return None

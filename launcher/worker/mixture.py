@@ -72,7 +72,8 @@ def _divided(data: Data, seed: int, load: Load) -> tuple[Any, Any]:
 def _mixed(data: Data, seed: int, load: Load) -> Any:
     from datasets import concatenate_datasets
 
-    parts = [_share(part, seed, load) for part in (data, *data.also)]
+    sources: list[Data | Part] = [data, *data.also]
+    parts = [_share(part, seed, load) for part in sources]
     if len(parts) == 1:
         return parts[0]
     common = [c for c in parts[0].column_names if all(c in part.column_names for part in parts)]

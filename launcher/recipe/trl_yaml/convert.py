@@ -1,0 +1,184 @@
+"""A flat config written for `trl METHOD --config`, of this TRL or an older one → a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from launcher.recipe.document import Node
+from launcher.recipe.fields import fields, trl_version
+from launcher.recipe.methods import Method
+from launcher.recipe.owned import OWNED
+from launcher.recipe.problems import Problem, show, suggest
+from launcher.recipe.renames import REMOVED, RENAMES
+from launcher.recipe.trl_yaml import batch, data, model, peft, rewards
+from launcher.recipe.trl_yaml.flat import Flat, built
+
+_HUB = "jobs upload nothing; upload the finished model from the run's folder"
+_TRACKER = "metrics go into the run's folder"
+_OWN_SCRIPT = "it is of another script's own"
+_SERVER = "the launcher starts vLLM's server and knows where it is"
+_CHECKPOINTING = "the plan decides it (`resources.gradient_checkpointing` pins it)"
+
+LEFT_OUT: Mapping[str, str] = {
+    **{key: reason for key, reason in OWNED.items() if not reason.startswith("use ")},
+    "gradient_checkpointing": _CHECKPOINTING,
+    "gradient_checkpointing_kwargs": _CHECKPOINTING,
+    "activation_checkpointing": _CHECKPOINTING,
+    "activation_checkpointing_kwargs": _CHECKPOINTING,
+    "do_eval": "`eval_strategy` says when it evaluates",
+    "do_predict": "a stage with `method: evaluate` does so",
+    "hub_model_revision": _HUB,
+    "push_to_hub_revision": _HUB,
+    "push_to_hub_model_id": _HUB,
+    "push_to_hub_organization": _HUB,
+    "push_to_hub_token": "tokens never stand in a recipe",
+    "overwrite_hub_revision": _HUB,
+    "wandb_entity": _TRACKER,
+    "wandb_project": _TRACKER,
+    "wandb_run_group": _TRACKER,
+    "callbacks": _OWN_SCRIPT,
+    "benchmarks": _OWN_SCRIPT,
+    "vllm_server_host": _SERVER,
+    "vllm_server_port": _SERVER,
+    "vllm_server_base_url": _SERVER,
+    "vllm_server_timeout": _SERVER,
+    "vllm_group_port": _SERVER,
+}
+"""Keys that ask for what the launcher does by itself, with the reason."""
+
+_PRESENT_DEFAULTS = {
+    "grpo": {"beta": "0.0 (once 0.04)", "loss_type": "dapo (once grpo, then bnpo)"},
+    "sft": {"learning_rate": "2e-5 (once 5e-5)"},
+}
+"""Method → key that older TRLs had another default for, in words."""
+
+_FOR_TRAIN = ("rpo_alpha", "reference_free")
+TAKEN = (
+    "model_name_or_path", "model_revision", "torch_dtype", "dtype", "attn_implementation",
+    "trust_remote_code", "use_peft", "lora_r", "lora_alpha", "lora_dropout",
+    "lora_target_modules", "lora_modules_to_save", "load_in_4bit", "load_in_8bit", "use_dora",
+    "use_rslora", "bnb_4bit_quant_type", "use_bnb_nested_quant", "dataset_name", "dataset_config",
+    "dataset_train_split", "dataset_test_split", "datasets", "dataset_mixture", "dataset_mixer",
+    "dataset_splits", "reward_funcs", "reward_weights", "chat_template", "system_prompt",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "seed", "bf16", "fp16", "env",
+    "max_prompt_length", "reward_model_path", "sft_model_path",
+)  # fmt: skip
+"""Keys that become something of the stage beside `train`, for did-you-mean and for telling a config
+of TRL from a recipe."""
+
+
+@dataclass(frozen=True)
+class Around:
+    """What else decides what a config means."""
+
+    processes: int | None = None
+    """Of an accelerate config given beside it."""
+    gpus: int = 1
+    """What the recipe pins."""
+
+
+def convert(
+    node: Node,
+    method: Method,
+    stated: Node,
+    around: Around,
+    problems: list[Problem],
+    warnings: list[str],
+) -> Node:
+    """The stage that the config `node` describes, under which `stated` is to be merged."""
+    if method.config is None or method.result == "report":
+        text = f"{method.name} takes no config of TRL; write the stage out"
+        problems.append(Problem(node.place, "", text))
+        return replace(node, value={})
+    flat = Flat(dict(node.items), method, stated, problems, warnings)
+    _age(flat, node)
+    model.take(flat)
+    data.take(flat)
+    peft.take(flat)
+    rewards.take(flat)
+    batch.take(flat, around.processes, around.gpus, node)
+    flat.give("seed", flat.take("seed"))
+    flat.give("env", flat.take("env"))
+    _values(flat)
+    for key, reason in LEFT_OUT.items():
+        flat.leave_out(key, reason)
+    _train(flat)
+    flat.say_left_out()
+    return built(flat.stage, node)
+
+
+def _values(flat: Flat) -> None:
+    """Keys whose values want a word, or are said elsewhere."""
+    saves = flat.left.get("save_strategy")
+    if saves is not None and saves.value == "no":
+        flat.leave_out("save_strategy", "a run without checkpoints could not be resumed")
+    grouped = flat.left.get("group_by_length")
+    if grouped is not None:
+        del flat.left["group_by_length"]
+        if grouped.value is True:
+            flat.give("train.train_sampling_strategy", grouped, "group_by_length")
+    if flat.method.name == "dpo" and (loss := flat.left.get("loss_type")) is not None:
+        losses = loss.value if isinstance(loss.value, list) else [loss]
+        if any(each.value == "aot" for each in losses):
+            text = "`aot` compares pairs in this TRL; what was `aot` once is now `aot_unpaired`"
+            flat.note(loss, "loss_type", text)
+    ratio, steps = flat.left.get("warmup_ratio"), flat.left.get("warmup_steps")
+    if ratio is not None and steps is not None:
+        # Where both stood, steps above zero went first.
+        loser = "warmup_ratio" if steps.value else "warmup_steps"
+        flat.leave_out(loser, "the other of `warmup_ratio` and `warmup_steps` goes first")
+    options = flat.left.get("dataset_kwargs")
+    if options is not None and flat.method.name == "sft":
+        kept = {key: each for key, each in options.items.items() if key == "skip_prepare_dataset"}
+        gone = [key for key in options.items if key not in kept]
+        if gone:
+            flat.leave_out("dataset_kwargs", f"TRL no longer reads {', '.join(gone)}")
+            if kept:
+                flat.left["dataset_kwargs"] = replace(options, value=kept)
+    uses = flat.left.get("use_vllm")
+    if uses is not None and uses.value is True and "vllm_mode" not in flat.left:
+        default = fields(flat.method.name).schemas.get("vllm_mode", {}).get("default")
+        flat.note(uses, "use_vllm", f"`vllm_mode` is {default} unless it is said (once: server)")
+
+
+def _age(flat: Flat, node: Node) -> None:
+    """Of a config with old names: the defaults that are others by now."""
+    old = [
+        key
+        for key in flat.left
+        if key in RENAMES or key in ("torch_dtype", "max_prompt_length", "rpo_alpha")
+    ]
+    new = _PRESENT_DEFAULTS.get(flat.method.name, {})
+    silent = [
+        f"`{key}` {text}"
+        for key, text in new.items()
+        if key not in flat.left and not flat.says(f"train.{key}")
+    ]
+    if old and silent:
+        text = f"written for an older TRL; what it does not say is as in {trl_version()}: "
+        flat.warnings.append(f"{node.place}: {text}{', '.join(silent)}")
+
+
+def _train(flat: Flat) -> None:
+    """What is left is the method's own config, or is wrong."""
+    known = fields(flat.method.name)
+    for key, node in list(flat.left.items()):
+        del flat.left[key]
+        new = RENAMES.get(key, key)
+        if new not in known.schemas and key not in known.schemas:
+            new = key
+        if flat.says(f"train.{new}") or (key in _FOR_TRAIN and flat.says("train.loss_type")):
+            continue  # the recipe's word goes first
+        special = key in _FOR_TRAIN and "loss_weights" in known.schemas
+        if new in known.schemas or key in known.refused or special:
+            flat.stage.setdefault("train", {})[key] = node
+        elif key in REMOVED:
+            flat.leave_out(key, f"gone from TRL: {REMOVED[key]}", node)
+        elif key in OWNED:
+            if node.value is not None:
+                flat.wrong(node, key, f"not taken: {OWNED[key]}")
+        else:
+            near = suggest(key, (*known.schemas, *TAKEN, *LEFT_OUT))
+            text = f"no key of {known.config} (TRL {trl_version()}) or of TRL's scripts{near}"
+            flat.wrong(node, key if key.isprintable() else show(key), text)

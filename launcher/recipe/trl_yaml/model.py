@@ -1,0 +1,98 @@
+"""The models of a config, how they are loaded, and in which precision they train."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from launcher.recipe.document import Node
+from launcher.recipe.problems import show
+from launcher.recipe.trl_yaml.flat import Flat
+
+_DTYPES = ("bfloat16", "float16", "float32")
+
+
+def take(flat: Flat) -> None:
+    """Models, tokenizer, chat template and precision."""
+    _models(flat)
+    _dtype(flat)
+    tokenizer = flat.take("tokenizer_name_or_path") or flat.take("tokenizer_name")
+    tokenizer = tokenizer or flat.take("tokenizer") or flat.take("processing_class")
+    if tokenizer is not None:
+        flat.give("tokenizer", flat.local(tokenizer))
+    flat.give("chat_template", flat.take("chat_template"))
+    if flat.method.name not in ("sft", "reward"):
+        path = flat.take("chat_template_path")
+        if path is not None and str(path.value).endswith((".jinja", ".j2")):
+            flat.give("chat_template", flat.local(path))
+        elif path is not None:
+            text = f"{flat.method.name} takes no other model's template; give its .jinja file"
+            flat.wrong(path, "chat_template_path", text)
+    attention = flat.take("attn_implementation")
+    if attention is not None:
+        flat.give("train.model_init_kwargs.attn_implementation", attention)
+    flat.leave_out("trust_remote_code", "a model's own code is never run")
+
+
+def _models(flat: Flat) -> None:
+    role, roles = flat.method.main_role, flat.method.roles
+    model, revision = flat.take("model_name_or_path"), flat.take("model_revision")
+    # TRL's PPO took the tokenizer from `model_name_or_path` and the policy from here.
+    model = flat.take("sft_model_path") or model
+    if not flat.says(role):
+        if model is not None:
+            flat.give(role, flat.local(model))
+        if revision is not None and revision.value != "main":
+            name = show(model.value).strip("'") if model is not None else "NAME"
+            text = f"revision {show(revision.value)}: a stage names a model, not its revision; "
+            text += f"`hf download {name} --revision {revision.value} --local-dir FOLDER` and "
+            text += f"name that FOLDER as the stage's `{role}`"
+            flat.wrong(revision, "model_revision", text)
+    reward = flat.take("reward_model_path") or flat.take("reward_model_name_or_path")
+    if reward is not None and "reward_model" in roles:
+        if not flat.says("reward_model"):
+            flat.give("reward_model", flat.local(reward))
+    elif reward is not None:
+        flat.wrong(reward, "reward_model_path", f"{flat.method.name} takes no reward model")
+    reference = flat.take("ref_model_name_or_path") or flat.take("ref_model")
+    if reference is not None and "reference" in roles:
+        flat.give("reference", flat.local(reference))
+    elif reference is not None:
+        flat.wrong(reference, "ref_model_name_or_path", f"{flat.method.name} takes no reference")
+
+
+def _dtype(flat: Flat) -> None:
+    """TRL loads in `dtype` and computes in `bf16` or `fp16`; a stage's `dtype` is what it computes
+    in, over a float32 master."""
+    old = flat.left.get("torch_dtype")
+    if old is not None and old.value is not None and flat.left.get("dtype") is None:
+        flat.note(old, "torch_dtype", "now called dtype, taken as the stage's `dtype`")
+    loaded = flat.take("torch_dtype")
+    loaded = flat.take("dtype") or loaded
+    half = {name: flat.left.get(name) for name in ("bf16", "fp16")}
+    bf16, fp16 = flat.flag("bf16"), flat.flag("fp16")
+    for name in ("bf16_full_eval", "fp16_full_eval"):
+        flat.leave_out(name, "evaluation has the stage's `dtype`")
+    if bf16 and fp16:
+        node = half["fp16"]
+        assert node is not None
+        flat.wrong(node, "fp16", "bf16 is true too; keep one")
+        return
+    if loaded is not None and loaded.value not in (*_DTYPES, "auto"):
+        text = f"got {show(loaded.value)}, expected one of {', '.join(_DTYPES)} or auto"
+        flat.wrong(loaded, "dtype", text)
+        return
+    for name, asked, value in (("bf16", bf16, "bfloat16"), ("fp16", fp16, "float16")):
+        if asked:
+            _say(flat, half[name], value)
+            return
+    if loaded is not None and loaded.value != "auto":
+        # TRL's default for `bf16` is true, so a float32 here is of the weights alone.
+        if loaded.value != "float32" or bf16 is False:
+            _say(flat, loaded, str(loaded.value))
+    elif bf16 is False:
+        _say(flat, half["bf16"], "float32")
+
+
+def _say(flat: Flat, node: Node | None, value: str) -> None:
+    if node is not None:
+        flat.give("dtype", replace(node, value=value))
