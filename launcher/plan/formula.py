@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 
-import msgspec
-
 from launcher.memory.estimate import estimate
 from launcher.memory.types import Settings
 from launcher.models.types import ModelShape
@@ -47,4 +45,4 @@ def fingerprint(kind: Kind) -> str:
         )
         found = estimate(stage, shapes, settings)
         said.append([(phase.name, sorted(phase.items.items())) for phase in found.phases])
-    return hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:8]
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:8]

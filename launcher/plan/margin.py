@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 
 COVERAGE = 0.99
 """Share of plans that are to fit."""
@@ -56,6 +55,8 @@ def learned(errors: Sequence[float]) -> Margin:
     rank = math.ceil(COVERAGE * (n + 1))
     if rank <= n:
         return _bounded(sorted(errors)[rank - 1], f"from {n} runs of this kind")
+    from statistics import fmean, stdev
+
     normal = fmean(errors) + t_quantile(n - 1) * stdev(errors) * math.sqrt(1 + 1 / n)
     return _bounded(max(*errors, normal), f"from {n} runs of this kind")
 
