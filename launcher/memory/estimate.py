@@ -16,7 +16,7 @@ from launcher.memory.generation import (
 from launcher.memory.head import Output
 from launcher.memory.host import host_memory, node_items
 from launcher.memory.lengths import Lengths, lengths, whole
-from launcher.memory.models import Resident, residents
+from launcher.memory.models import REWARDS, Resident, residents, scores
 from launcher.memory.passes import Batch, kept, merge, read, total, training
 from launcher.memory.process import around
 from launcher.memory.stack import Stack, beside, gathered, stack_of, width
@@ -131,6 +131,13 @@ class _Job:
                     keeps_gradients=keeps_gradients,
                 )
                 loss, backward = merge((loss, own[0])), merge((backward, own[0]))
+        if stage.method == "online_dpo":
+            # Reference and reward models read the pairs while the policy's pass lives.
+            readers = (
+                read(self.kind(each, trains=False), self._output(each), batch)
+                for each in (self.models[1:] or self.models)
+            )
+            loss = merge((loss, max(readers, key=total)))
         if stage.method in ("dpo", "kto") and not stage.train.get("precompute_ref_log_probs"):
             # The reference reads the batch while the policy's activations live.
             reference = next((m for m in self.models if m.role == "reference"), main)
@@ -147,7 +154,7 @@ class _Job:
     def _rollout(self, steady: Items, vllm: Vllm) -> list[tuple[str, Items]]:
         settings, main = self.settings, self.models[0]
         rollouts = rollout_sequences(self.stage, settings)
-        batch = self._batch(settings.micro_batch)
+        batch = self._batch(settings.micro_batch * METHODS[self.stage.method].sequences_per_row)
         # GRPO's own log-probabilities are those of its loss while it takes one step with them; with
         # a KL penalty an adapter's base is its reference.
         train, alone = self.stage.train, len(self.models) == 1
@@ -159,10 +166,17 @@ class _Job:
             if own or model is not main
         ]
         gathered = self._gathered(self.models)
-        # For vLLM the weights are gathered to be handed over; it has the cache.
-        written = vllm.rollout if vllm.writes else writing(self.kind(main), rollouts, self.length)
+        whole_weights = self._whole(main)
+        if vllm.writes:
+            # It has the cache, and is handed the weights: one by one, but with adapters, which are
+            # merged into the whole (TRL's `VLLMGeneration.sync_weights`).
+            written = vllm.rollout
+            if not main.adapters:
+                whole_weights = self._gathered((main,))
+        else:
+            written = writing(self.kind(main), rollouts, self.length)
         return [
-            ("rollout", merge((steady, self._whole(main), written))),
+            ("rollout", merge((steady, whole_weights, written))),
             ("score", merge((steady, gathered, max(readers, key=total, default={})))),
         ]
 
@@ -202,14 +216,16 @@ class _Job:
         return beside(self.stack) if aside else self.stack
 
     def _output(self, model: Resident) -> Output:
-        if model.role in ("reward_model", "value_model") or self.stage.method == "reward":
+        if scores(model.role) or self.stage.method == "reward":
             return "score"
         return "loss" if self.stage.method == "sft" else "log-probabilities"
 
     def _weights(self) -> Items:
         items: Items = {"weights": float(self.held[self.models[0].role].weights)}
         for model in self.models[1:]:
-            items[_NAMES.get(model.role, model.role)] = float(self.held[model.role].weights)
+            name = _NAMES.get(model.role, model.role)
+            name = _NAMES["reward_model"] if name.startswith(REWARDS) else name
+            items[name] = items.get(name, 0.0) + self.held[model.role].weights
         return items
 
     def _exchange(self, models: tuple[Resident, ...], blocks: int = 1) -> Items:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from launcher.memory.block import Kind
 from launcher.memory.lengths import Lengths, whole
 from launcher.memory.passes import Batch, autocast_copies, merge, through, total
+from launcher.memory.server import colocated_share
 from launcher.memory.stack import width
 from launcher.memory.types import Settings
 from launcher.memory.walk import Items
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Stage
+from launcher.recipe.vllm import mode
 
 
 @dataclass(frozen=True)
@@ -25,16 +27,13 @@ class Vllm:
 
 
 def vllm_share(stage: Stage, settings: Settings) -> Vllm:
-    """vLLM beside the trainer (TRL's `colocate`) takes a share of the whole GPU, 0.3 by default,
-    for as long as it does not sleep; as a server it has GPUs of its own."""
-    train = stage.train
-    if not METHODS[stage.method].online or not train.get("use_vllm"):
-        return Vllm()
-    if train.get("vllm_mode", "colocate") != "colocate":
-        return Vllm(writes=True)
-    share = float(train.get("vllm_gpu_memory_utilization", 0.3)) * settings.device_bytes
-    taken = {"vllm": share}
-    if train.get("vllm_enable_sleep_mode"):
+    """vLLM beside the trainer (TRL's `colocate`) takes a share of the whole GPU for as long as it
+    does not sleep; as a server it has GPUs of its own."""
+    found = mode(stage)
+    if found != "colocate":
+        return Vllm(writes=found is not None)
+    taken = {"vllm": colocated_share(stage) * settings.device_bytes}
+    if stage.train.get("vllm_enable_sleep_mode"):
         return Vllm(writes=True, rollout=taken)
     return Vllm(writes=True, all_phases=taken)
 
@@ -42,6 +41,9 @@ def vllm_share(stage: Stage, settings: Settings) -> Vllm:
 def rollout_sequences(stage: Stage, settings: Settings) -> int:
     """Completions that one process writes at once: those of a step, of several mini-batches (PPO),
     or of as many micro-batches as TRL's `steps_per_generation` or `generation_batch_size` say."""
+    if stage.method == "online_dpo":
+        # Each forward pass has its pairs written first.
+        return settings.micro_batch * METHODS[stage.method].sequences_per_row
     total = whole(stage.train, "generation_batch_size", 0)
     if total:
         return max(1, total // settings.processes)

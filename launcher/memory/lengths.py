@@ -16,6 +16,8 @@ DEFAULT_PROMPT = 512
 """Assumed longest prompt where `data.max_prompt_tokens` does not say."""
 DEFAULT_COMPLETION = 512
 """`max_completion_length` of TRL's GRPO config, and of ours."""
+DEFAULT_NEW_TOKENS = 64
+"""`max_new_tokens` of TRL's online DPO config."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,10 @@ def lengths(stage: Stage, shape: ModelShape) -> Lengths:
     """The longest sequence that the stage trains on or generates."""
     if METHODS[stage.method].online or stage.method == "evaluate":
         prompt = stage.data.max_prompt_tokens if stage.data is not None else None
-        completion = whole(stage.train, "max_completion_length", DEFAULT_COMPLETION)
+        if stage.method == "online_dpo":
+            completion = whole(stage.train, "max_new_tokens", DEFAULT_NEW_TOKENS)
+        else:
+            completion = whole(stage.train, "max_completion_length", DEFAULT_COMPLETION)
         return Lengths(prompt or DEFAULT_PROMPT, completion)
     if "max_length" in stage.train and stage.train["max_length"] is None:
         return Lengths(0, shape.max_positions)

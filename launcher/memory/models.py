@@ -10,6 +10,14 @@ from launcher.models.types import ModelShape
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Stage
 
+REWARDS = "rewards."
+"""What the role of a reward model begins with that is one of a stage's `rewards`."""
+
+
+def scores(role: str) -> bool:
+    """Whether the model in `role` has a score in place of the LM head."""
+    return role in ("reward_model", "value_model") or role.startswith(REWARDS)
+
 
 @dataclass(frozen=True)
 class Resident:
@@ -54,9 +62,9 @@ def residents(stage: Stage, shapes: Mapping[str, ModelShape]) -> tuple[Resident,
     if "value_model" in shapes:
         value = shapes["value_model"]
         found.append(Resident("value_model", value, 0, _size("value_model", value)))
-    if "reward_model" in shapes:
-        reward = shapes["reward_model"]
-        found.append(Resident("reward_model", reward, _size("reward_model", reward), 0))
+    for role, reward in shapes.items():
+        if scores(role) and role != "value_model":
+            found.append(Resident(role, reward, _size(role, reward), 0))
     return tuple(found)
 
 
@@ -64,7 +72,7 @@ def _reads_reference(stage: Stage) -> bool:
     """Whether a reference is loaded beside the policy.
 
     A frozen base is the reference of its adapter. DPO's and KTO's log-probabilities may be computed
-    before, PPO, GRPO and RLOO may do without a KL penalty.
+    before, PPO, GRPO and RLOO may do without a KL penalty. Online DPO always reads it.
     """
     policy = stage.models.get(METHODS[stage.method].main_role)
     is_policy = stage.models.get("reference", policy) == policy
@@ -78,7 +86,7 @@ def _reads_reference(stage: Stage) -> bool:
         return bool(stage.train.get("beta", 0.0) != 0)
     if stage.method == "rloo":
         return bool(stage.train.get("beta", 0.05) != 0)
-    return False
+    return stage.method == "online_dpo"
 
 
 def _trained(stage: Stage, role: str, shape: ModelShape) -> Resident:
@@ -92,5 +100,4 @@ def _trained(stage: Stage, role: str, shape: ModelShape) -> Resident:
 
 
 def _size(role: str, shape: ModelShape) -> int:
-    scores = role in ("reward_model", "value_model")
-    return shape.trunk_parameters + shape.hidden if scores else shape.parameters
+    return shape.trunk_parameters + shape.hidden if scores(role) else shape.parameters

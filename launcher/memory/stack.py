@@ -115,10 +115,17 @@ def stack_of(stage: Stage, settings: Settings) -> Stack:
         base=quantization or "dense",
         optimizer=str(stage.train.get("optim", "adamw_torch_fused")),
         attention=_attention(stage),
-        loss="liger" if liger else "fused head" if cuda else "tiled",
+        loss=_loss(stage, cuda, liger),
         fused=LIGER if liger else frozenset(),
         expandable=grows(stage),
     )
+
+
+def _loss(stage: Stage, cuda: bool, liger: bool) -> Loss:
+    if stage.method == "online_dpo":
+        # TRL takes the log-softmax of whole logits here.
+        return "stock"
+    return "liger" if liger else "fused head" if cuda else "tiled"
 
 
 def grows(stage: Stage) -> bool:

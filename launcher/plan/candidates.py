@@ -8,6 +8,7 @@ from typing import Any
 from launcher.memory.types import GIB
 from launcher.plan.deepspeed import Bases, buckets
 from launcher.plan.layouts import Layout
+from launcher.recipe import vllm
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Offload, Stage
 
@@ -25,7 +26,11 @@ def global_batch(stage: Stage) -> int | None:
 
 
 def batches(stage: Stage, processes: int) -> list[tuple[int, int]]:
-    """(micro-batch, accumulation) with the exact global batch, the smallest first."""
+    """(micro-batch, accumulation) with the exact global batch, the smallest first.
+
+    The recipe's checks see to it that a rollout of GRPO and RLOO is whole steps and whole groups, so
+    that any of these divides it as TRL asks.
+    """
     pin, total = stage.resources.micro_batch, global_batch(stage)
     if total is None:
         return [(size, 1) for size in ([pin] if pin else reversed(_EVALUATION_BATCHES))]
@@ -51,8 +56,10 @@ def variants(
         "processes_per_node": layout.per_node,
         "device": device,
     }
-    if stage.train.get("use_vllm"):
+    if vllm.mode(stage) == "colocate":
         shared["device_bytes"] = int((gpu_gib or 0) * GIB)
+    if layout.server:
+        shared["server_gpus"] = layout.server
     for zero, kind in _zero_and_offload(stage, layout):
         if (kind != "none" and pins.offload is None) != offload:
             continue
@@ -60,7 +67,7 @@ def variants(
         if zero == 3 and not trains:
             # Weights are divided because they do not fit whole, while generating either.
             gathers = (False,)
-        elif zero == 3 and METHODS[stage.method].online:
+        elif zero == 3 and METHODS[stage.method].online and vllm.mode(stage) is None:
             gathers = (True, False) if pinned_gather is None else (bool(pinned_gather),)
         checkpoints: tuple[bool, ...] = (False, True) if trains else (False,)
         if pins.gradient_checkpointing is not None and trains:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from launcher.errors import UsageError
+from launcher.memory.models import REWARDS
 from launcher.models.types import ModelShape
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Recipe, Stage, stage_of
@@ -15,7 +16,8 @@ Shapes = Callable[[str], ModelShape] | Mapping[str, ModelShape]
 def role_shapes(
     recipe: Recipe, stage: Stage, look_up: Callable[[str], ModelShape]
 ) -> dict[str, ModelShape]:
-    """Role → shape. `evaluate` gets `candidate`: the largest of its candidates.
+    """Role → shape, and `rewards.LABEL` → that of a reward model among the rewards. `evaluate` gets
+    `candidate`: the largest of its candidates.
 
     A stage trains what it is given, so `stage:x` has the shape of x's own main model.
     Raises UsageError, with the key path, where a shape cannot be had.
@@ -24,6 +26,10 @@ def role_shapes(
         role: _shape(recipe, reference, look_up, f"stages.{stage.name}.{role}")
         for role, reference in stage.models.items()
     }
+    for reward in stage.rewards:
+        if reward.model is not None:
+            role = f"{REWARDS}{reward.label}"
+            found[role] = _shape(recipe, reward.model, look_up, f"stages.{stage.name}.{role}")
     if stage.candidates:
         found["candidate"] = max(
             (

@@ -62,6 +62,11 @@ def step_time(work: Work, settings: Settings, speed: Speed) -> StepTime:
     step = _update(work, settings, speed)
     if not work.online:
         return StepTime(step, step)
+    if work.sequences_per_row > 1:
+        # Online DPO writes the pairs of each forward pass before it.
+        pairs = settings.micro_batch * work.sequences_per_row
+        rollout = settings.accumulation * _rollout(work, settings, speed, pairs)
+        return StepTime(step + rollout, step + rollout)
     written = work.batch * work.mini_batches / settings.processes
     rollout = _rollout(work, settings, speed, written)
     return StepTime(step + rollout / work.steps_a_round, step + rollout)
@@ -128,14 +133,19 @@ def _rollout(work: Work, settings: Settings, speed: Speed, sequences: float) -> 
     """Seconds in which one process answers `sequences` prompts and has the answers scored."""
     main, completion = work.main, work.length.completion
     prompt = work.prompt(sequences)
+    if settings.server_gpus:
+        # All that is asked for is written at one place, each GPU having its part of every matrix.
+        written, parts = sequences * settings.processes, settings.server_gpus
+    else:
+        written, parts = sequences, 1
     compiled = work.online and bool(work.stage.train.get("use_vllm"))
     weights = 2.0 * main.weights
-    rate = _rate(main, sequences, speed)
-    cache = 2.0 * main.cache_row * sequences * (prompt + completion / 2)
-    products, attention = main.forward(sequences, prompt + completion / 2, sequences)
+    rate = _rate(main, written, speed)
+    cache = 2.0 * main.cache_row * written * (prompt + completion / 2)
+    products, attention = main.forward(written, prompt + completion / 2, written)
     token = max(
-        (weights + cache) / speed.memory,
-        (products + 2 * attention) / rate,
+        (weights + cache) / speed.memory / parts,
+        (products + 2 * attention) / rate / parts,
         main.layers * (COMPILED_LAUNCH if compiled else WRITE_LAUNCH),
     )
     seconds = 0.0
@@ -147,7 +157,7 @@ def _rollout(work: Work, settings: Settings, speed: Speed, sequences: float) -> 
             if settings.offload == "all":
                 token += weights / settings.processes / speed.pcie
     seconds += completion * token
-    seconds += sum(main.forward(sequences * prompt, prompt, sequences)) / speed.rate
+    seconds += sum(main.forward(written * prompt, prompt, written)) / speed.rate / parts
     # Then whoever scores reads the answers, a micro-batch at a time; the policy does too.
     micro = min(sequences, settings.micro_batch)
     for reader in (main, *work.others):

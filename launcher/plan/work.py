@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from launcher.memory.lengths import Lengths, lengths, whole
-from launcher.memory.models import Resident, residents
+from launcher.memory.models import Resident, residents, scores
 from launcher.models.types import ModelShape
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Stage
@@ -17,7 +17,6 @@ ASSUMED_ROWS = 20_000
 """Rows of the data where the recipe does not say: only the ranking of allocations hangs on it."""
 DEFAULT_EPOCHS = 3.0
 """`num_train_epochs` of transformers."""
-_SCORES = ("reward_model", "value_model")
 # Method → the key that weighs the distance to the reference, and its default.
 _KL = {"ppo": ("kl_coef", 0.05), "grpo": ("beta", 0.0), "rloo": ("beta", 0.05)}
 _GENERATIONS = {"grpo": 8, "rloo": 2}
@@ -148,15 +147,14 @@ def work_of(stage: Stage, shapes: Mapping[str, ModelShape], global_batch: int) -
         steps = stated
     else:
         steps = _steps(stage, rows, global_batch, mini_batches, passes)
-    scored = _SCORES if stage.method != "reward" else (*_SCORES, method.main_role)
-    others = [_reader(each, scored) for each in models[1:] if not each.trained]
+    others = [_reader(each) for each in models[1:] if not each.trained]
     if _base_is_reference(stage, models):
-        others.append(_reader(models[0], scored))
+        others.append(_reader(models[0]))
     return Work(
         stage=stage,
-        main=_reader(models[0], scored),
+        main=_reader(models[0], heads=stage.method != "reward"),
         others=tuple(others),
-        value=next((_reader(each, scored) for each in models[1:] if each.trained), None),
+        value=next((_reader(each) for each in models[1:] if each.trained), None),
         trained=sum(model.trained for model in models),
         adapters=stage.peft is not None,
         packed=models[0].packed if stage.peft is not None and stage.peft.quantization else 0,
@@ -189,7 +187,7 @@ def _rounds(stage: Stage, batch: int) -> tuple[int, int]:
 
 def _steps(stage: Stage, rows: int, batch: int, mini_batches: int, passes: int) -> int:
     epochs = float(stage.train.get("num_train_epochs", DEFAULT_EPOCHS))
-    if METHODS[stage.method].online:
+    if METHODS[stage.method].online and stage.method != "online_dpo":
         each = whole(stage.train, "num_generations", _GENERATIONS.get(stage.method, 1))
         a_pass = rows * each // (batch * mini_batches) * mini_batches * passes
     else:
@@ -215,8 +213,8 @@ def _harmonic(count: int) -> float:
     return sum(1 / k for k in range(1, count + 1))
 
 
-def _reader(model: Resident, scored: Sequence[str]) -> Reader:
-    """`scored`: the roles whose models have a score in place of the LM head."""
+def _reader(model: Resident, heads: bool = True) -> Reader:
+    """`heads`: a model whose role gives no score has an LM head."""
     shape = model.shape
     q = shape.heads * shape.head_dim
     # Embeddings are looked up, and the head multiplies only what is scored.
@@ -227,7 +225,7 @@ def _reader(model: Resident, scored: Sequence[str]) -> Reader:
         hidden=shape.hidden,
         layers=shape.layers,
         products=2 * blocks,
-        head=0 if model.role in scored else 2 * head,
+        head=0 if scores(model.role) or not heads else 2 * head,
         attention=2 * shape.layers * q,
         window=shape.sliding_window,
         weights=model.parameters,
@@ -241,6 +239,8 @@ def _base_is_reference(stage: Stage, models: tuple[Resident, ...]) -> bool:
         return False
     if stage.method in ("dpo", "kto"):
         return not stage.train.get("precompute_ref_log_probs")
+    if stage.method == "online_dpo":
+        return True
     if stage.method not in _KL:
         return False
     key, default = _KL[stage.method]
