@@ -37,7 +37,7 @@ DTYPES = click.Choice(get_args(Dtype))
 @click.option("--model", help="Instead of a recipe: a hub name, or a folder.")
 @click.option(
     "--method", type=click.Choice([m for m in METHODS if m != "evaluate"]), default="sft",
-    show_default=True,
+    show_default=True, help="Of `--model`, or of a config of TRL in RECIPE's place.",
 )  # fmt: skip
 @click.option("--seq-len", type=click.IntRange(2), default=2048, show_default=True,
               help="Tokens of a sequence: prompt and completion.")  # fmt: skip
@@ -92,8 +92,9 @@ def command(
         _check(given, only, flags)
         cases = _of_flags(model, words, flags)
     elif words:
-        _check_recipe(given)
-        cases = _of_recipe(words[0], words[1:], only, cluster, runs, flags)
+        _check_recipe(given - {"method"})
+        config = flags["method"] if "method" in given else None
+        cases = _of_recipe(words[0], words[1:], only, cluster, runs, flags, config)
     else:
         raise UsageError(
             "there is nothing to estimate", hint="name a recipe (`ppo_7b`), or give `--model`"
@@ -211,14 +212,16 @@ def _of_recipe(
     cluster: str | None,
     runs: Path,
     flags: Mapping[str, Any],
+    config: str | None,
 ) -> list[Sized]:
+    """`config` is the method where `source` is a config of TRL."""
     if flags["gpus"] is not None and cluster is None and not source.endswith(".json"):
-        from launcher.recipe.load import load_recipe
+        from launcher.cli.trl_config import load
 
-        return _by_flags(load_recipe(source, overrides), only, flags)
+        return _by_flags(load(source, overrides, config, None), only, flags)
     from launcher.cli.prepare import prepare
 
-    prepared = prepare(source, overrides, cluster, runs)
+    prepared = prepare(source, overrides, cluster, runs, method=config)
     return _planned(prepared.plan, prepared.recipe.get("shapes") or {}, only, flags)
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from launcher.cli import output, settings
+from launcher.cli import output, settings, trl_config
 from launcher.cluster.availability import Availability
 from launcher.cluster.types import Cluster
 from launcher.errors import SchedulerUnavailable, UsageError
@@ -31,21 +31,22 @@ def prepare(
     cluster: str | None,
     runs: Path,
     objective: Objective = "cost",
+    *,
+    method: str | None = None,
+    accelerate: str | None = None,
 ) -> Prepared:
     """Read, check and plan, with what the runs below `runs` and the site's ledger have measured.
 
-    Warnings go to stderr. Raises UsageError, DoesNotFit.
+    With a `method`, `source` is a config of TRL. Warnings go to stderr. Raises UsageError,
+    DoesNotFit.
     """
-    if source.endswith(".json"):
+    if source.endswith(".json") and method is None:
         return _stored(Path(source), overrides, objective)
     from launcher.models.find import shape_of
     from launcher.plan.make import make_plan
     from launcher.recipe.fields import trl_version
-    from launcher.recipe.load import load_recipe
 
-    recipe = load_recipe(source, overrides)
-    for warning in recipe.warnings:
-        output.note(f"warning: {warning}")
+    recipe = trl_config.load(source, overrides, method, accelerate)
     shapes = partial(shape_of, places=settings.places(recipe.shapes))
     machines = settings.cluster(cluster)
     plan = make_plan(

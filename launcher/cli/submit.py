@@ -5,13 +5,15 @@ from pathlib import Path
 
 import click
 
-from launcher.cli import output, plan_text, settings
+from launcher.cli import output, plan_text, settings, trl_config
 from launcher.plan.objective import Objective
 
 
 @click.command()
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@trl_config.method_option
+@trl_config.accelerate_option
 @settings.cluster_option
 @settings.objective_option
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -24,6 +26,8 @@ from launcher.plan.objective import Objective
 def command(
     recipe: str,
     overrides: tuple[str, ...],
+    method: str | None,
+    accelerate: str | None,
     cluster: str | None,
     objective: Objective,
     yes: bool,
@@ -42,10 +46,13 @@ def command(
     \b
     launcher submit recipes/tiny/ppo.yaml --wait
     launcher submit ppo_7b stages.ppo.train.learning_rate=1e-6 --cluster mixed
+    launcher submit --method dpo my_trl_config.yaml --accelerate zero3.yaml
     """
     from launcher.cli.prepare import prepare
 
-    prepared = prepare(recipe, overrides, cluster, runs, objective)
+    prepared = prepare(
+        recipe, overrides, cluster, runs, objective, method=method, accelerate=accelerate
+    )
     if dry_run:
         plan_text.show(prepared.plan, runs, show_sbatch=show_sbatch, explain=False, as_json=as_json)
         return

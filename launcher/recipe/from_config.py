@@ -24,7 +24,7 @@ def of_config(source: str, method: str, accelerate: str | None, overrides: Seque
     (`train.beta=0.1`, `data.path=…`), and keys of the config itself (`learning_rate=1e-6`).
     Raises RecipeErrors.
     """
-    here = Place(show(source), 0, 0, Path.cwd())
+    here = Place(source if source.isprintable() else show(source), 0, 0, Path.cwd())
     like = Node(None, here, here)
     ours, theirs = [], []
     problems: list[Problem] = []

@@ -58,7 +58,8 @@ def _stage(
     around = Around(
         accelerate.processes(launch) if launch is not None else None, _gpus(document, stated)
     )
-    found = convert(config, METHODS[str(method.value)], stated, around, problems, warnings)
+    known = METHODS[str(method.value)]
+    found = convert(config, known, stated, at, around, problems, warnings)
     merged = merge(found, own)
     return replace(merged, place=stage.place, key_place=stage.key_place)
 

@@ -82,16 +82,17 @@ def convert(
     node: Node,
     method: Method,
     stated: Node,
+    at: str,
     around: Around,
     problems: list[Problem],
     warnings: list[str],
 ) -> Node:
-    """The stage that the config `node` describes, under which `stated` is to be merged."""
+    """The stage at `at` that the config `node` describes, without what `stated` says of it."""
     if method.config is None or method.result == "report":
         text = f"{method.name} takes no config of TRL; write the stage out"
         problems.append(Problem(node.place, "", text))
         return replace(node, value={})
-    flat = Flat(dict(node.items), method, stated, problems, warnings)
+    flat = Flat(dict(node.items), method, stated, problems, warnings, at)
     _age(flat, node)
     model.take(flat)
     data.take(flat)

@@ -23,6 +23,8 @@ class Flat:
     """What the recipe says of the stage; its word goes first."""
     problems: list[Problem]
     warnings: list[str]
+    at: str
+    """The dotted path of the stage."""
     stage: dict[str, Any] = field(default_factory=dict)
     """The stage that comes of it: nested mappings that end in nodes."""
     _left_out: dict[str, list[tuple[str, Node]]] = field(default_factory=dict)

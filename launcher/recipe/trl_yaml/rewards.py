@@ -78,9 +78,10 @@ def _one(flat: Flat, node: Node, share: Node | None, found: dict[str, Any]) -> N
     text = str(node.value)
     label = text.rsplit("/", 1)[-1].rsplit(".", 1)[-1]
     weight = {} if share is None or share.value == 1 else {"weight": share}
-    key = "reward_funcs"
+    key = f"{flat.at}.rewards.{label}"
     if not re.fullmatch(NAME, label) or label in found:
-        flat.wrong(node, key, f"{show(text)} is no name of a function or reward model")
+        text = f"{show(text)} is no name of a function or reward model, or is there twice"
+        flat.wrong(node, f"{flat.at}.rewards", text)
         return
     own = flat.stated.get("rewards")
     if own is not None and label in own.items:
@@ -90,15 +91,15 @@ def _one(flat: Flat, node: Node, share: Node | None, found: dict[str, Any]) -> N
             found[label] = weight
         elif weight and isinstance(given.value, str):
             text = "the recipe's own goes first; its weight is 1 unless it is said there"
-            flat.note(node, f"{key} {label}", text)
+            flat.note(node, key, text)
         return
     here = _beside(node, label)
     if here is not None:
         found[label] = {"function": _at(node, here), **weight}
-        flat.note(node, f"{key} {label}", f"taken from {_FILE} beside the config")
+        flat.note(node, key, f"taken from {_FILE} beside the config")
     elif text in SAME:
         found[label] = {**SAME[text], **weight}
-        flat.note(node, f"{key} {label}", f"taken as `{SAME[text]['function']}` of the library")
+        flat.note(node, key, f"taken as `{SAME[text]['function']}` of the library")
     elif text in LIBRARY and text not in OTHERS:
         found[label] = {"function": node, **weight}
     elif "/" in text:
@@ -107,9 +108,9 @@ def _one(flat: Flat, node: Node, share: Node | None, found: dict[str, Any]) -> N
         does = OTHERS.get(text)
         said = f"{does}, which the library has not" if does else "not in the library"
         near = "" if does else suggest(text, (*LIBRARY, *SAME))
-        way = f"write `def {label}(…)` into a {_FILE} beside the config, or set "
-        way += f"`rewards.{label}` to a file.py:function, a reward model or one of the library "
-        flat.wrong(node, key, f"{show(text)}: {said}{near}; {way}({', '.join(LIBRARY)})")
+        way = f"write `def {label}(…)` into a {_FILE} beside the config, or name a file.py:function"
+        way += f" or one of the library ({', '.join(LIBRARY)}) as `rewards.{label}.function`"
+        flat.wrong(node, key, f"{said}{near}; {way}")
 
 
 def _at(node: Node, function: str) -> Node:
