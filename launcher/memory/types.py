@@ -28,6 +28,8 @@ class Settings:
     gather_for_generation: bool = True
     """ZeRO-3, online: whether each GPU holds the whole weights while it generates."""
     device: Literal["cuda", "cpu"] = "cuda"
+    server_gpus: int = 0
+    """GPUs of the stage's vLLM server, which are not among the processes'."""
     device_bytes: int = 0
     """Memory of the whole GPU, of which vLLM takes a share where it runs in the same process; 0:
     not known."""

@@ -26,7 +26,7 @@ class Choice:
 
     @property
     def gpu_hours(self) -> float:
-        return self.layout.processes * self.duration.hours
+        return self.layout.gpus * self.duration.hours
 
     @property
     def cost(self) -> float:

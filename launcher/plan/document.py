@@ -13,6 +13,7 @@ import msgspec
 
 from launcher.errors import UsageError
 from launcher.plan.types import SCHEMA_VERSION, Plan, StagePlan
+from launcher.recipe import vllm
 from launcher.recipe.environment import refusal
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import stage_of
@@ -138,14 +139,23 @@ def _allocation_problems(plan: Plan, each: StagePlan) -> Iterator[str]:
     if allocation.gpu is None:
         groups = [group for group in partition.groups if group.gpus == 0]
         groups = groups if plan.cluster.device == "cpu" else []
+    nodes, tasks = allocation.all_nodes, allocation.all_tasks_per_node
     if not any(
-        allocation.nodes <= group.nodes
-        and (group.gpus == 0 or allocation.tasks_per_node <= group.gpus)
+        nodes <= group.nodes
+        and (group.gpus == 0 or tasks <= group.gpus)
         and allocation.host_memory_gib <= group.memory_gib
         for group in groups
     ):
-        what = f"{allocation.nodes} × {allocation.tasks_per_node} {allocation.gpu or 'processes'}"
+        what = f"{nodes} × {tasks} {allocation.gpu or 'processes'}"
         yield f"allocation: partition {partition.name} does not offer {what}"
+    if (allocation.server_gpus > 0) != (vllm.mode(each.stage) == "server"):
+        yield "allocation.server_gpus: it goes with `train.vllm_mode: server`, and only with it"
+    if allocation.server_gpus < 0 or (
+        allocation.server_apart and allocation.server_gpus > allocation.tasks_per_node
+    ):
+        yield f"allocation.server_gpus: {allocation.server_gpus} are not on the server's node"
+    if not allocation.server_apart and allocation.server_gpus and allocation.nodes > 1:
+        yield "allocation.server_apart: trainers on several nodes have the server apart"
 
 
 def _batch_problems(each: StagePlan) -> Iterator[str]:

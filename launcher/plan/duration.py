@@ -13,6 +13,8 @@ from launcher.plan.work import Work
 
 STARTUP_S = 90.0
 """Imports, process groups, first kernels, while every GPU of the allocation waits."""
+SERVER_STARTUP_S = 120.0
+"""Until a vLLM server answers: it loads, compiles, captures its graphs; then training begins."""
 KEPT = 2
 """Checkpoints that the worker leaves (`save_total_limit`), where the recipe does not say."""
 FAILURE_FREE_S = 1000 * 3600.0
@@ -66,7 +68,8 @@ def duration(work: Work, settings: Settings, speed: Speed, *, preemptible: bool)
     model = work.main.weights * width if work.trains else 0
     saves = _saves(work, settings, speed, step, preemptible=preemptible)
     count = math.ceil(steps / saves.steps) if saves.steps else 0
-    total = STARTUP_S + loading + steps * step.seconds + count * saves.seconds
+    start = STARTUP_S + (SERVER_STARTUP_S if settings.server_gpus else 0.0)
+    total = start + loading + steps * step.seconds + count * saves.seconds
     total += model / speed.storage
     return Duration(step, steps, saves, model, total)
 

@@ -10,7 +10,6 @@ from launcher.errors import DoesNotFit
 from launcher.memory.types import GIB, Settings
 from launcher.plan.advice import spell_hours
 from launcher.plan.choices import Choice, Misfit
-from launcher.plan.layouts import Layout
 from launcher.plan.search import Search
 from launcher.plan.types import Rejected
 from launcher.recipe.types import Peft
@@ -105,7 +104,7 @@ def _worse(rival: Choice, chosen: Choice, search: Search) -> str:
 def _compared(rival: Choice, chosen: Choice, search: Search) -> str:
     cost = rival.cost / chosen.cost
     slower = rival.duration.hours / chosen.duration.hours
-    if search.objective == "gpus" and rival.layout.processes > chosen.layout.processes:
+    if search.objective == "gpus" and rival.layout.gpus > chosen.layout.gpus:
         return "takes more GPUs"
     if search.objective == "time" and slower > 1:
         return f"takes {slower:.2f} times as long"
@@ -163,10 +162,11 @@ def _more_nodes(search: Search, misfits: Sequence[Misfit]) -> str | None:
         if not group.on_gpus:
             continue
         for nodes in range(group.group.nodes + 1, _NODES_TRIED + 1):
-            layout = Layout(group.partition, group.group, nodes, group.group.gpus)
+            size = group.group.gpus
+            layout = replace(group, nodes=nodes, per_node=size, apart=group.server > 0)
             if search.batches(layout.processes) and isinstance(search.on(layout), Choice):
-                total = layout.processes
-                found.append((total, f"{nodes} nodes of {group.group.gpus} × {group.group.gpu}"))
+                words = f"{layout.all_nodes} nodes of {size} × {group.group.gpu}"
+                found.append((layout.gpus, words))
                 break
     return min(found)[1] if found else None
 

@@ -17,15 +17,21 @@ EVERY_NODE_COUNT_UP_TO = 8
 
 @dataclass(frozen=True)
 class Layout:
-    """`nodes` × `per_node` processes on nodes of one group."""
+    """`nodes` × `per_node` trainer processes on nodes of one group, and the GPUs of a vLLM server
+    where the stage has one."""
 
     partition: Partition
     group: NodeGroup
     nodes: int
     per_node: int
+    server: int = 0
+    """GPUs (on a CPU-only machine: processes) of the server."""
+    apart: bool = False
+    """Whether the server has a node of its own, which is then asked for like the others."""
 
     @property
     def processes(self) -> int:
+        """Trainer processes: the world size."""
         return self.nodes * self.per_node
 
     @property
@@ -33,12 +39,29 @@ class Layout:
         return self.group.gpus > 0
 
     @property
+    def all_nodes(self) -> int:
+        return self.nodes + self.apart
+
+    @property
+    def tasks_per_node(self) -> int:
+        """What is asked of each node, the server's GPUs included."""
+        return self.per_node if self.apart else self.per_node + self.server
+
+    @property
+    def gpus(self) -> int:
+        """All that the job holds."""
+        return self.all_nodes * self.tasks_per_node
+
+    @property
     def size(self) -> str:
         """`16 × h100 on 2 nodes`: the layout apart from its partition."""
+        served = f" and {self.server} for vLLM" if self.server else ""
         if not self.on_gpus:
-            return f"{self.processes} process" + ("" if self.processes == 1 else "es")
+            return f"{self.processes} process" + ("" if self.processes == 1 else "es") + served
+        if self.apart:
+            served = f" and a node with {self.server} for vLLM"
         across = f" on {self.nodes} nodes" if self.nodes > 1 else ""
-        return f"{self.processes} × {self.group.gpu}{across}"
+        return f"{self.processes} × {self.group.gpu}{across}{served}"
 
     def __str__(self) -> str:
         return f"{self.size} in {self.partition.name}"
@@ -80,7 +103,7 @@ def layouts(cluster: Cluster, stage: Stage) -> list[Layout]:
 
 def cpus(layout: Layout, pins: Resources) -> int:
     """CPUs of one task: the recipe's, else the share of the node that its GPU brings."""
-    share = layout.group.gpus if layout.on_gpus else layout.per_node
+    share = layout.group.gpus if layout.on_gpus else layout.tasks_per_node
     return pins.cpus_per_task or max(1, layout.group.cpus // max(1, share))
 
 

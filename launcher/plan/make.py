@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 
 import launcher
 from launcher.cluster.availability import Availability
@@ -11,7 +12,7 @@ from launcher.errors import UsageError
 from launcher.memory.lengths import whole
 from launcher.memory.models import residents
 from launcher.memory.types import GIB, MemoryEstimate, Phase
-from launcher.plan import limits
+from launcher.plan import limits, vllm
 from launcher.plan.advice import advice
 from launcher.plan.candidates import global_batch
 from launcher.plan.choices import Choice, Misfit
@@ -102,7 +103,8 @@ def _plan_stage(search: Search) -> StagePlan:
     stage = search.stage
     _check_pins(stage)
     _check_lengths(search)
-    allowed, refusals = _allowed(search, layouts(search.cluster, stage))
+    every = vllm.with_server(stage, search.shapes, search.cluster, layouts(search.cluster, stage))
+    allowed, refusals = _allowed(search, every)
     places = list(_by_place(allowed).values())
     offload = False
     choices = [search.best(each) for each in places]
@@ -135,6 +137,8 @@ def _plan_stage(search: Search) -> StagePlan:
         chosen, search.work(settings), known=speed.known, peak=speed.peak if on_cuda else 0.0
     )
     time_minutes = limits.minutes(layout, stage.resources, predicted)
+    device = search.cluster.device
+    serves = vllm.serves(stage, search.shapes, layout, device)
     return StagePlan(
         stage=stage,
         allocation=Allocation(
@@ -144,10 +148,13 @@ def _plan_stage(search: Search) -> StagePlan:
             nodes=layout.nodes,
             tasks_per_node=layout.per_node,
             cpus_per_task=cpus(layout, stage.resources),
-            host_memory_gib=stage.resources.host_memory_gib or _host_memory(chosen),
+            host_memory_gib=stage.resources.host_memory_gib or _host_memory(chosen, serves, device),
             time_minutes=time_minutes,
             signal_lead_s=limits.signal_lead_s(chosen, time_minutes),
+            server_gpus=layout.server,
+            server_apart=layout.apart,
         ),
+        server=serves,
         zero_stage=zero,
         offload=settings.offload,
         gradient_checkpointing=settings.gradient_checkpointing,
@@ -273,12 +280,12 @@ def _refusal(search: Search, layout: Layout) -> UsageError | None:
             hint="ask for less (a stage resumes from its checkpoint), or another partition",
         )
     if (
-        cpus(layout, pins) * layout.per_node > layout.group.cpus
+        cpus(layout, pins) * layout.tasks_per_node > layout.group.cpus
         and search.cluster.engine == "slurm"
     ):
         return UsageError(
-            f"{place}.resources: {layout.per_node} tasks of {cpus(layout, pins)} CPUs are more than"
-            f" a node of {layout.partition.name} has ({layout.group.cpus})",
+            f"{place}.resources: {layout.tasks_per_node} tasks of {cpus(layout, pins)} CPUs are"
+            f" more than a node of {layout.partition.name} has ({layout.group.cpus})",
             hint="lower `cpus_per_task` or the number of processes",
         )
     asked = pins.host_memory_gib
@@ -287,7 +294,7 @@ def _refusal(search: Search, layout: Layout) -> UsageError | None:
             f"{place}.resources.host_memory: {asked:g} GiB are more than a node of"
             f" {layout.partition.name} has ({layout.group.memory_gib:g})"
         )
-    return None
+    return vllm.refusal(stage, search.shapes, search.cluster, layout)
 
 
 def _indivisible(search: Search, layout: Layout) -> UsageError:
@@ -304,9 +311,11 @@ def _indivisible(search: Search, layout: Layout) -> UsageError:
     )
 
 
-def _host_memory(choice: Choice) -> float:
+def _host_memory(choice: Choice, serves: Phase | None, device: str) -> float:
     group = choice.layout.group
     needs = -(-host_bytes(choice.estimate, choice.layout.per_node) // GIB)
+    if serves is not None:
+        needs = math.ceil(vllm.host_gib(choice.layout, serves, device, needs))
     return float(min(max(needs, LEAST_HOST_GIB), max(1, int(group.memory_gib))))
 
 

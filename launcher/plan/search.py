@@ -240,7 +240,7 @@ class Search:
         gib = device_bytes(self.cluster, layout) / GIB if layout.on_gpus else 0.0
         return rank(
             self.objective,
-            layout.processes,
+            layout.gpus,
             self._price(layout),
             gib,
             length.hours,
@@ -317,7 +317,7 @@ class Search:
         if self.availability is None or layout.group.gpu is None or self.stage.needs:
             return 0.0
         return self.availability.wait_s(
-            layout.partition.name, layout.group.gpu, layout.nodes, layout.per_node
+            layout.partition.name, layout.group.gpu, layout.all_nodes, layout.tasks_per_node
         )
 
     def _tokens(self, settings: Settings) -> int | None:

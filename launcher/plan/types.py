@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.cluster.types import Cluster
-from launcher.memory.types import MemoryEstimate
+from launcher.memory.types import MemoryEstimate, Phase
 from launcher.plan.calibration import Calibration
 from launcher.plan.objective import Objective
 from launcher.recipe.types import Offload, Stage
@@ -17,7 +17,8 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Allocation:
-    """What is asked of the scheduler: `nodes` × `tasks_per_node`, one task a GPU."""
+    """What is asked of the scheduler: `nodes` × `tasks_per_node` trainers, one task a GPU; and the
+    GPUs of the stage's vLLM server, each with a task too."""
 
     partition: str
     gpu: str | None
@@ -31,11 +32,31 @@ class Allocation:
     time_minutes: int
     signal_lead_s: int = 120
     """Seconds between the warning signal and the end of the time limit."""
+    server_gpus: int = 0
+    """GPUs of the vLLM server (without GPUs: 1, its process); 0: the stage has none."""
+    server_apart: bool = False
+    """Whether the server has a node of its own, the last one, which is asked for like the others;
+    else it stands beside the trainers on their only node."""
 
     @property
     def processes(self) -> int:
-        """Tasks over all nodes: the world size."""
+        """Trainers over all nodes: the world size. Their tasks come first; the next task's is the
+        server, and those after it hold its GPUs."""
         return self.nodes * self.tasks_per_node
+
+    @property
+    def all_nodes(self) -> int:
+        """Nodes of the job, the server's included."""
+        return self.nodes + self.server_apart
+
+    @property
+    def all_tasks_per_node(self) -> int:
+        """Tasks (GPUs) of each node of the job, the server's included."""
+        return self.tasks_per_node + (0 if self.server_apart else self.server_gpus)
+
+    @property
+    def all_tasks(self) -> int:
+        return self.all_nodes * self.all_tasks_per_node
 
 
 @dataclass(frozen=True)
@@ -116,6 +137,8 @@ class StagePlan:
     disk: Disk | None = None
     save_steps: int | None = None
     """Optimizer steps between checkpoints; None: the stage makes none, or not by steps."""
+    server: Phase | None = None
+    """The least that each GPU of the vLLM server needs; None: the stage has no server."""
     advice: tuple[str, ...] = ()
     """What a small change of the recipe would buy."""
 

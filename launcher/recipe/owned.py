@@ -12,6 +12,7 @@ _RESUME = "the launcher resumes by itself"
 _HUB = "jobs upload nothing; upload the finished model from the run's folder"
 _TRACKER = "metrics go into the run's folder"
 _NODES = "the launcher sets it from the job's allocation"
+_SERVER = "the launcher starts the stage's vLLM server and says where it is"
 _DATA = "use the stage's `data`"
 _PEFT = "use the stage's `peft`"
 _QUANTIZATION = "use `peft.quantization` (`nf4`, `nf4-double`, `int8`)"
@@ -53,6 +54,10 @@ OWNED: Mapping[str, str] = {
     "ddp_backend": _NODES,
     "ddp_find_unused_parameters": _NODES,
     "log_on_each_node": _NODES,
+    "vllm_server_base_url": _SERVER,
+    "vllm_server_host": _SERVER,
+    "vllm_server_port": _SERVER,
+    "vllm_group_port": _SERVER,
     "do_train": "the stage's `method` says what runs",
     "do_eval": "use `eval_strategy`",
     "do_predict": "use a stage with `method: evaluate`",

@@ -118,6 +118,9 @@ _RESOURCES = _object(
     {
         "gpu": _auto(_text("A GPU type of the cluster profile", pattern=RUN_NAME, maxLength=64)),
         "gpus": _auto(_count("GPUs over all nodes (processes, on a CPU-only machine)")),
+        "server_gpus": _auto(
+            _count("GPUs of the vLLM server (`train.vllm_mode: server`), on top of `gpus`")
+        ),
         "nodes": _auto(_count("Nodes")),
         "partition": _auto(_text("A partition", pattern=RUN_NAME, maxLength=64)),
         "time": _auto(_text("Time limit", **{"x-expected": TIME_HELP})),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launcher.recipe import paths, train
+from launcher.recipe import paths, train, vllm
 from launcher.recipe.commands import command
 from launcher.recipe.datasets import data as read_data
 from launcher.recipe.document import Node
@@ -39,11 +39,13 @@ def stage(reading: Reading, name: str) -> Stage | None:
     upstream = needs(reading, node, at, references)
     use = reading.path(node.get("use"), f"{at}.use", paths.model)
     pins = resources(reading, node, at)
+    adapter = peft(reading, node, at, method)
     data = read_data(reading, node, at, method)
     block = train.read(reading, node, at, method.name)
     _check_evaluation(reading, node, at, block, data)
     batch = _global_batch(reading, node, at, method, block, pins.gpus or 1)
     _check_groups(reading, node, at, method, block, batch)
+    vllm.check(reading, node, at, block.values, adapter)
     tokenizer = shared(reading, node, "tokenizer")
     return Stage(
         name=name,
@@ -58,7 +60,7 @@ def stage(reading: Reading, name: str) -> Stage | None:
         dtype=value(reading, node, "dtype", "bfloat16"),
         seed=value(reading, node, "seed", 42),
         data=data,
-        peft=peft(reading, node, at, method),
+        peft=adapter,
         global_batch=batch,
         train=block.values,
         scores=_scores(reading, node, at),

@@ -125,6 +125,8 @@ class Resources:
     """A GPU type of the cluster profile."""
     gpus: int | None = None
     """GPUs (on a CPU-only machine: processes) of the stage over all nodes."""
+    server_gpus: int | None = None
+    """GPUs of the stage's vLLM server (`train.vllm_mode: server`), on top of `gpus`."""
     nodes: int | None = None
     partition: str | None = None
     time_minutes: int | None = None

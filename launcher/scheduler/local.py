@@ -40,11 +40,11 @@ class _Executor(submitit.LocalExecutor):
         super().__init__(folder=request.logs)
         self._request = request
         allocation = request.allocation
-        gpus = allocation.tasks_per_node if allocation.gpu else 0
+        gpus = allocation.all_tasks_per_node if allocation.gpu else 0
         self.update_parameters(
             timeout_min=allocation.time_minutes,
             signal_delay_s=allocation.signal_lead_s,
-            tasks_per_node=allocation.tasks_per_node,
+            tasks_per_node=allocation.all_tasks_per_node,
             gpus_per_node=gpus,
             stderr_to_stdout=True,
         )

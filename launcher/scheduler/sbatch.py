@@ -37,8 +37,8 @@ def parameters(request: JobRequest) -> dict[str, Any]:
         "job_name": request.name,
         "comment": request.tag,
         "partition": allocation.partition,
-        "nodes": allocation.nodes,
-        "ntasks_per_node": allocation.tasks_per_node,
+        "nodes": allocation.all_nodes,
+        "ntasks_per_node": allocation.all_tasks_per_node,
         "cpus_per_task": allocation.cpus_per_task,
         "mem": f"{max(1, round(allocation.host_memory_gib * 1024))}M",
         "gres": f"gpu:{gpus}" if gpus and cluster.gpu_request == "gres" else None,
@@ -56,6 +56,8 @@ def parameters(request: JobRequest) -> dict[str, Any]:
             "--export=ALL",
             f"--cpus-per-task={allocation.cpus_per_task}",
             "--kill-on-bad-exit=1",
+            # The trainers' tasks fill their nodes before the server's begin.
+            *(["--distribution=block"] if allocation.server_gpus else []),
         ],
         "additional_parameters": extra,
     }
@@ -90,5 +92,5 @@ def _dependency(request: JobRequest) -> str | None:
 def _gpus(allocation: Allocation, cluster: Cluster) -> str | None:
     if allocation.gpu is None:
         return None
-    count = str(allocation.tasks_per_node)
+    count = str(allocation.all_tasks_per_node)
     return f"{allocation.gpu}:{count}" if cluster.typed else count

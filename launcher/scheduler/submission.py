@@ -26,7 +26,7 @@ class _Executor(submitit.SlurmExecutor):
         return sbatch.text(self._request)
 
     def _num_tasks(self) -> int:
-        return self._request.allocation.processes
+        return self._request.allocation.all_tasks
 
     def send(self) -> str:
         return str(self._submit_command(sbatch.command(self._request)).job_id)
