@@ -17,9 +17,10 @@ from launcher.worker.rewards.patience import TooSlow, at_most
 Rewards = list[float | None]
 Function = Callable[..., Rewards]
 
-# Between digits and after them these mean nothing: 1,000 and 12 %, $5 and 5.
+# A sign after a digit is a range or a difference: 3-4.
 _NUMBER = re.compile(
-    r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s?/\s?\d+)?|[-+]?\.\d+"
+    r"(?:(?<!\d)[-+])?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3})?"
+    r"(?:\s?/\s?\d+)?"
 )
 PATTERN_SECONDS = 1.0
 """What a pattern may take for one completion."""
