@@ -56,7 +56,7 @@ def main(folder: Path) -> None:
     trainer.save_model(str(folder / "final"))
     if trainer.accelerator.is_main_process:
         after = settings.get("after", 0)
-        keys = ("loss", "value_loss", "reward", "kl")
+        keys = ("loss", "loss/value_avg", "reward", "kl")
         report = {key: ppo_task.logged(trainer, key, after) for key in keys}
         (folder / "losses.json").write_text(json.dumps(report))
     trainer.accelerator.wait_for_everyone()

@@ -68,10 +68,10 @@ def test_the_reward_rises_to_near_its_optimum(tmp_path: Path) -> None:
     reward = ppo_task.logged(trainer, "reward")
     assert reward[0] < 0.15
     assert max(reward[-5:]) > 0.5
-    assert ppo_task.logged(trainer, "kl_completion")[0] == 0.0
-    assert ppo_task.logged(trainer, "kl_completion")[-1] > 10
-    assert ppo_task.logged(trainer, "clip_ratio")[0] == 0.0
-    assert ppo_task.logged(trainer, "explained_variance")[-1] > -0.5
+    assert ppo_task.logged(trainer, "objective/kl")[0] == 0.0
+    assert ppo_task.logged(trainer, "objective/kl")[-1] > 10
+    assert ppo_task.logged(trainer, "policy/clipfrac_avg")[0] == 0.0
+    assert ppo_task.logged(trainer, "val/explained_variance")[-1] > -0.5
 
 
 def test_a_strong_kl_penalty_keeps_the_policy_at_its_reference(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_strong_kl_penalty_keeps_the_policy_at_its_reference(tmp_path: Path) -
 
     trainer.train()
 
-    assert max(ppo_task.logged(trainer, "kl_completion")) < 3
+    assert max(ppo_task.logged(trainer, "objective/kl")) < 3
 
 
 @pytest.mark.parametrize(
@@ -216,19 +216,22 @@ def test_a_completion_without_an_end_pays_the_penalty(tmp_path: Path) -> None:
     for penalty in (None, 2.0):
         trainer = ppo_task.trainer(tmp_path, missing_eos_penalty=penalty, max_steps=1)
         trainer.train()
-        objective[penalty] = ppo_task.logged(trainer, "objective")[0]
+        objective[penalty] = ppo_task.logged(trainer, "objective/scores")[0]
         unfinished = 1 - ppo_task.logged(trainer, "eos_rate")[0]
 
     assert 0 < unfinished <= 1
     assert objective[None] - objective[2.0] == pytest.approx(2.0 * unfinished, abs=1e-5)
 
 
-def test_a_reward_model_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_a_value_model_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
     other = ppo_task.tokenizer()
     other.add_tokens(["<another>"])
+    other.save_pretrained(tmp_path / "other")
+    model = value_model()
+    model.save_pretrained(tmp_path / "other")
 
-    with pytest.raises(ValueError, match=r"tokenizers of policy .* differ"):
-        ppo_task.trainer(tmp_path, options={"reward_processing_class": other})
+    with pytest.raises(ValueError, match=r"tokenizers of policy .* and value model .* differ"):
+        ppo_task.trainer(tmp_path, options={"value_model": str(tmp_path / "other")})
 
 
 def test_a_language_model_is_refused_as_the_reward_model(tmp_path: Path) -> None:

@@ -6,24 +6,40 @@ and 0 on its padding, which lies to the right. Everything here is a pure functio
 Sources: generalised advantage estimation is Schulman et al. 2016, arXiv:1506.02438, equations 11
 to 16; the clipped losses are Schulman et al. 2017, arXiv:1707.06347, equation 7, and for the value
 loss the form of its authors' code, which the RLHF papers took over (Ziegler et al. 2019,
-arXiv:1909.08593).
+arXiv:1909.08593). The estimators of the KL divergence are Schulman 2020, "Approximating KL
+Divergence" (joschu.net/blog/kl-approx.html).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+KLEstimator = Literal["k1", "k2", "k3"]
 
-def token_rewards(scores: Tensor, log_ratio: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
+
+def kl_estimate(log_ratio: Tensor, estimator: KLEstimator) -> Tensor:
+    """An estimate of KL(π ‖ π_ref) from each token that π sampled, in nats; the input's shape.
+
+    `log_ratio` is x = log π(a|s) − log π_ref(a|s). "k1" is x: unbiased, of either sign. "k2" is
+    x²/2: never negative, biased. "k3" is e⁻ˣ − 1 + x: unbiased and never negative.
+    """
+    if estimator == "k1":
+        return log_ratio
+    if estimator == "k2":
+        return log_ratio.square() / 2
+    return torch.expm1(-log_ratio) + log_ratio
+
+
+def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
     """The reward of each token, (B, T): the KL penalty everywhere, the score on the last token.
 
-    `scores` is (B,); `log_ratio` is log π(a|s) − log π_ref(a|s), (B, T), whose expectation under π
-    is the KL divergence (the estimator "k1").
+    `scores` is (B,); `kl` is each token's estimate of the divergence from the reference, (B, T).
     """
-    rewards = -kl_coef * log_ratio * mask
+    rewards = -kl_coef * kl * mask
     rows = torch.arange(len(scores), device=scores.device)
     last = mask.sum(dim=1).long() - 1
     rewards[rows, last] += scores

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from trl import GRPOConfig
 
@@ -70,6 +70,32 @@ class PPOConfig(GRPOConfig):
     )
     """Weight of the per-token KL penalty against the reference in the reward. 0 loads none."""
 
+    kl_estimator: Literal["k1", "k2", "k3"] = field(
+        default="k1", metadata={"help": "Estimator of the KL divergence from the reference."}
+    )
+    """How a token's KL divergence is estimated (see `algorithm.kl_estimate`).
+
+    "k1" and "k3" are unbiased, "k3" varies less; with "k1" the sum over a completion is the log
+    of its probability over that under the reference.
+    """
+
+    kl_controller: Literal["fixed", "adaptive"] = field(
+        default="fixed", metadata={"help": "Whether `kl_coef` stays or follows `kl_target`."}
+    )
+    """"adaptive" starts from `kl_coef` and moves it after each rollout, so that the KL divergence
+    of a completion comes to `kl_target` (Ziegler et al. 2019, section 2.2)."""
+
+    kl_target: float = field(
+        default=6.0, metadata={"help": "KL of a completion that the adaptive controller keeps."}
+    )
+    """The KL divergence from the reference, in nats a completion, that "adaptive" aims at."""
+
+    kl_horizon: int = field(
+        default=10_000, metadata={"help": "Completions over which the controller corrects."}
+    )
+    """How slowly "adaptive" acts: over so many completions it changes `kl_coef` by a factor of at
+    most about e^0.2."""
+
     cliprange: float = field(
         default=0.2, metadata={"help": "Clipping range of the policy ratio (ε of the paper)."}
     )
@@ -97,7 +123,10 @@ class PPOConfig(GRPOConfig):
     num_mini_batches: int = field(
         default=1, metadata={"help": "Optimizer steps a rollout is split into, per PPO epoch."}
     )
-    """Optimizer steps that one pass over a rollout makes; the rollout grows with it."""
+    """Optimizer steps that one pass over a rollout makes; the rollout grows with it.
+
+    Each pass splits the rollout anew at random.
+    """
 
     whiten_advantages: bool = field(
         default=True, metadata={"help": "Scale advantages to mean 0 and variance 1 per rollout."}
@@ -108,6 +137,19 @@ class PPOConfig(GRPOConfig):
         default=False, metadata={"help": "Scale token rewards to variance 1 per rollout."}
     )
     """Scale the token rewards of a rollout to variance 1, keeping their mean."""
+
+    reward_clip_range: tuple[float, float] | None = field(
+        default=None, metadata={"help": "Range (min, max) that scores are clipped to."}
+    )
+    """The range that a score is clipped to, before `missing_eos_penalty` is taken off."""
+
+    stop_token: str | None = field(
+        default=None, metadata={"help": "A token that ends a completion too, beside EOS."}
+    )
+    """A token that ends a completion as EOS does; None and "eos" add none.
+
+    The model's own end tokens end completions in any case.
+    """
 
     missing_eos_penalty: float | None = field(
         default=None, metadata={"help": "Taken off the score of a completion without EOS."}
@@ -185,6 +227,7 @@ def _check_ranges(config: PPOConfig) -> None:
     problems = []
     for name, low, high in (
         ("kl_coef", 0, None),
+        ("kl_horizon", 1, None),
         ("cliprange", 0, None),
         ("cliprange_value", 0, None),
         ("vf_coef", 0, None),
@@ -199,5 +242,21 @@ def _check_ranges(config: PPOConfig) -> None:
         if value is not None and (value < low or (high is not None and value > high)):
             bound = f"at least {low}" if high is None else f"between {low} and {high}"
             problems.append(f"`{name}` is {value}, it must be {bound}")
+    for name, choices in (
+        ("kl_estimator", ("k1", "k2", "k3")),
+        ("kl_controller", ("fixed", "adaptive")),
+    ):
+        if getattr(config, name) not in choices:
+            listed = ", ".join(choices)
+            problems.append(f"`{name}` is {getattr(config, name)}, it must be one of {listed}")
+    if config.kl_target <= 0:
+        problems.append(f"`kl_target` is {config.kl_target}, it must be above 0")
+    if config.kl_controller == "adaptive" and config.kl_coef == 0:
+        problems.append("`kl_controller` is adaptive, so `kl_coef` must start above 0")
+    clip = config.reward_clip_range
+    if clip is not None and (len(clip) != 2 or clip[0] >= clip[1]):
+        problems.append(
+            f"`reward_clip_range` is {list(clip)}, it must be a lower and a higher number"
+        )
     if problems:
         raise ValueError("; ".join(problems) + ".")

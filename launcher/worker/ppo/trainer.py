@@ -45,8 +45,9 @@ from trl.trainer.utils import (
     use_adapter,
 )
 
-from launcher.worker.ppo import algorithm, reward, rollout, value
+from launcher.worker.ppo import algorithm, policy, reward, rollout, value
 from launcher.worker.ppo.config import PPOConfig
+from launcher.worker.ppo.kl import KLController
 
 
 class EpochSampler(RepeatSampler):
@@ -77,8 +78,9 @@ class PPOTrainer(GRPOTrainer):
     one label, or a path to start it from (a policy's folder starts with a fresh score head).
     `train_dataset`: a column "prompt", text or messages.
 
-    Raises `ValueError` where policy and reward model have different tokenizers, a model is not of
-    the kind that its role needs, or there are fewer prompts than one rollout takes.
+    Raises `ValueError` where policy and value model have different tokenizers, a model is not of
+    the kind that its role needs, `stop_token` is no token, or there are fewer prompts than one
+    rollout takes.
     """
 
     _tag_names = ("trl", "ppo")
@@ -128,10 +130,16 @@ class PPOTrainer(GRPOTrainer):
             if isinstance(reward_model, str)
             else reward_model
         )
-        scorer_tokenizer = reward_processing_class or reward.tokenizer_of(scorer)
-        reward.check_fits(scorer, scorer_tokenizer, processing_class)
+        scorer_tokenizer = reward_processing_class or reward.tokenizer_of(scorer, "reward model")
+        reward.check_label(scorer)
         if isinstance(value_model, str):
             value_model = reward.load_value_model(value_model, **init)
+        if value_model is not None:
+            reward.check_vocabulary(value_model, processing_class, "value model")
+        self._stop_token_id = _stop_token_id(args.stop_token, processing_class)
+        if self._stop_token_id is not None and args.use_vllm:
+            stop = {"stop_token_ids": [self._stop_token_id]}
+            args.generation_kwargs = stop | (args.generation_kwargs or {})
         if ref_model is not None:
             args.beta = 0.0  # else the parent would load a reference of its own
         super().__init__(
@@ -151,13 +159,27 @@ class PPOTrainer(GRPOTrainer):
         """Told of each phase of a step as it begins: `rollout`, `score`, `update`."""
         if self.is_fsdp_enabled:
             raise ValueError("PPO runs under DDP and DeepSpeed, not under FSDP: unset `fsdp`.")
+        if self._stop_token_id is not None:
+            self._stop_at(self._stop_token_id)
+        adaptive = args.kl_controller == "adaptive"
+        self.kl = KLController(
+            args.kl_coef, args.kl_target if adaptive else None, horizon=args.kl_horizon
+        )
+        """The weight of the KL penalty as it is now."""
         self._attach_value_function(value_model)
         if ref_model is not None and args.kl_coef != 0.0:
             self.ref_model = self._prepare_reference(ref_model, init)
         if self.ref_model is not None:
-            value.score_completions_only(self.accelerator.unwrap_model(self.ref_model))
+            self._score_completions_only(self.accelerator.unwrap_model(self.ref_model))
         if self.use_vllm:
             self._keep_values_from_vllm()
+
+    def _stop_at(self, token_id: int) -> None:
+        """Let a token end completions as EOS does."""
+        self.eos_token_ids: list[int] = sorted({*self.eos_token_ids, token_id})
+        if not self.use_vllm:
+            self.generation_config.eos_token_id = self.eos_token_ids
+            self.generation_kwargs["eos_token_id"] = self.eos_token_ids
 
     # Models
 
@@ -167,18 +189,23 @@ class PPOTrainer(GRPOTrainer):
         return getattr(value.without_peft(self.model), value.ATTRIBUTE)
 
     def _attach_value_function(self, value_model: PreTrainedModel | PeftModel | None) -> None:
-        policy = value.without_peft(self.model)
+        model = value.without_peft(self.model)
         if value_model is None:
             # ZeRO-3 moves parameters in buffers of one dtype.
             zero3 = self.is_deepspeed_enabled and _zero_stage(self) == 3
-            dtype = policy.dtype if zero3 else torch.float32
-            module = value.ValueHead(policy.config.get_text_config().hidden_size, dtype)
+            dtype = model.dtype if zero3 else torch.float32
+            module = value.ValueHead(model.config.get_text_config().hidden_size, dtype)
         else:
             module = value.ValueModel(value_model)
             if self.args.disable_dropout:
                 disable_dropout_in_model(module)
-        setattr(policy, value.ATTRIBUTE, module.to(self.accelerator.device))
-        value.score_completions_only(policy)
+        setattr(model, value.ATTRIBUTE, module.to(self.accelerator.device))
+        self._score_completions_only(model)
+
+    def _score_completions_only(self, model: PreTrainedModel) -> None:
+        policy.score_completions_only(
+            model, self.temperature, entropy_gradient=self.args.entropy_coef != 0.0
+        )
 
     def _prepare_reference(self, model: str | PreTrainedModel, init: dict[str, Any]) -> nn.Module:
         if isinstance(model, str):
@@ -259,6 +286,7 @@ class PPOTrainer(GRPOTrainer):
             old_logps, values = self._score_tokens(self.model, batch, batch_size, with_values=True)
             ref_logps = self._reference_logps(batch, batch_size)
         scorer_tokenizer = self.reward_processing_classes[0]
+        whole = [ids[-1] in self.eos_token_ids for ids in completion_lists]
         scores = reward.score(
             self.reward_funcs[0],
             reward.scorer_input(
@@ -268,24 +296,34 @@ class PPOTrainer(GRPOTrainer):
                 completion_lists,
                 scorer_tokenizer,
                 self.chat_template_kwargs,
+                written_with=self._tokenizer,
+                ended=whole,
             ),
             scorer_tokenizer.pad_token_id,
             batch_size,
             device,
         )
-        ended = torch.tensor([ids[-1] in self.eos_token_ids for ids in completion_lists]).to(device)
-        penalized = scores - (args.missing_eos_penalty or 0.0) * (~ended).float()
+        ended = torch.tensor(whole).to(device)
+        clipped = (
+            scores if args.reward_clip_range is None else scores.clamp(*args.reward_clip_range)
+        )
+        penalized = clipped - (args.missing_eos_penalty or 0.0) * (~ended).float()
         log_ratio = (old_logps - ref_logps) * mask if ref_logps is not None else mask * 0.0
-        rewards = algorithm.token_rewards(penalized, log_ratio, mask, args.kl_coef)
+        kl = algorithm.kl_estimate(log_ratio, args.kl_estimator)
+        rewards = algorithm.token_rewards(penalized, kl, mask, self.kl.coef)
         if args.whiten_rewards:
             rewards = algorithm.whiten(rewards, mask, shift_mean=False, total=self._total)
         advantages, returns = algorithm.gae(rewards, values, mask, args.gamma, args.lam)
-        of_completions = {"reward": scores, "eos_rate": ended, "objective": rewards.sum(dim=1)}
-        of_tokens = {"returns": returns, "values": values}
-        if ref_logps is not None:
-            of_tokens["kl"] = log_ratio
-            of_completions["kl_completion"] = log_ratio.sum(dim=1)
-        self._log_rollout(mode, of_completions, of_tokens, mask)
+        of_completions = {
+            "reward": scores,
+            "eos_rate": ended,
+            "objective/scores": penalized,
+            "objective/kl": kl.sum(dim=1),
+            "objective/entropy": -(old_logps * mask).sum(dim=1),
+        }
+        self._log_rollout(
+            mode, of_completions, {"returns": returns, "values": values, "kl": kl}, mask
+        )
         if self.log_completions:
             self._logs["prompt"].extend(gather_object(prompts))
             self._logs["completion"].extend(gather_object(completions))
@@ -311,6 +349,10 @@ class PPOTrainer(GRPOTrainer):
         mask = pad([torch.ones_like(row) for row in rows], padding_value=0, **width)
         return padded.to(self.accelerator.device), mask.to(self.accelerator.device)
 
+    def _trimmed(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`batch` without columns of padding alone, unless a width was asked for."""
+        return batch if self.pad_to_multiple_of is not None else rollout.trimmed(batch)
+
     def _forward(self, model: nn.Module, batch: dict[str, Tensor], **wanted: Any) -> Any:
         """The model's `PolicyOutput` for the completions of `batch`."""
         input_ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
@@ -329,15 +371,23 @@ class PPOTrainer(GRPOTrainer):
     def _score_tokens(
         self, model: nn.Module, batch: dict[str, Tensor], batch_size: int, *, with_values: bool
     ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and values, both (B, T), in chunks of `batch_size` completions."""
+        """Log-probabilities and values, both (B, T), in chunks of `batch_size` completions.
+
+        Completions of like length share a chunk, which ends with its longest.
+        """
         rows = {name: tensor for name, tensor in batch.items() if tensor.ndim}
-        outputs = []
-        for start in range(0, len(batch["completion_ids"]), batch_size):
-            chunk = {name: tensor[start : start + batch_size] for name, tensor in rows.items()}
-            outputs.append(self._forward(model, chunk, with_values=with_values))
-        logps = torch.cat([output.log_probs for output in outputs])
-        values = torch.cat([output.token_values for output in outputs]) if with_values else logps
-        return logps, values * batch["completion_mask"]
+        mask = batch["completion_mask"]
+        order = mask.sum(dim=1).argsort(descending=True, stable=True)
+        logps = torch.zeros(mask.shape, device=mask.device)
+        values = torch.zeros_like(logps)
+        for chosen in order.split(batch_size):
+            chunk = {name: tensor[chosen] for name, tensor in rows.items()}
+            output = self._forward(model, self._trimmed(chunk), with_values=with_values)
+            width = output.log_probs.size(1)
+            logps[chosen, :width] = output.log_probs
+            if with_values:
+                values[chosen, :width] = output.token_values
+        return logps, values * mask
 
     def _reference_logps(self, batch: dict[str, Tensor], batch_size: int) -> Tensor | None:
         """Log-probabilities of the reference, (B, T); None without a KL penalty."""
@@ -345,8 +395,8 @@ class PPOTrainer(GRPOTrainer):
             return None
         if self.ref_model is not None:
             return self._score_tokens(self.ref_model, batch, batch_size, with_values=False)[0]
-        policy = self.accelerator.unwrap_model(self.model)
-        with use_adapter(policy, adapter_name="ref" if "ref" in policy.peft_config else None):
+        adapted = self.accelerator.unwrap_model(self.model)
+        with use_adapter(adapted, adapter_name="ref" if "ref" in adapted.peft_config else None):
             return self._score_tokens(self.model, batch, batch_size, with_values=False)[0]
 
     def _total(self, sums: Tensor) -> Tensor:
@@ -359,10 +409,10 @@ class PPOTrainer(GRPOTrainer):
         of_tokens: dict[str, Tensor],
         mask: Tensor,
     ) -> None:
-        """Log the means over all processes, and what follows from them.
+        """Log the means over all processes, and what follows from them; move the KL weight.
 
-        `of_completions`: (B,), reward among them. `of_tokens`: (B, T), returns and values among
-        them.
+        `of_completions`: (B,), reward, score and KL among them. `of_tokens`: (B, T), returns,
+        values and KL. Without a penalty no KL is known, and none is logged.
         """
         error = of_tokens["returns"] - of_tokens["values"]
         squares = {"error2": error.square(), "returns2": of_tokens["returns"].square()}
@@ -373,10 +423,19 @@ class PPOTrainer(GRPOTrainer):
         metrics["reward_std"] = max(variance, 0.0) ** 0.5
         returns_variance = tokens["returns2"] - tokens["returns"] ** 2
         error_variance = tokens["error2"] - tokens["error"] ** 2
-        metrics["explained_variance"] = 1 - error_variance / max(returns_variance, 1e-8)
-        metrics["value_mean"] = tokens["values"]
-        if "kl" in tokens:
+        metrics["val/explained_variance"] = 1 - error_variance / max(returns_variance, 1e-8)
+        metrics["val/mean"] = tokens["values"]
+        kl = metrics["objective/kl"]
+        penalty = self.kl.coef * kl
+        metrics["objective/non_score_reward"] = -penalty
+        metrics["objective/rlhf_reward"] = metrics["objective/scores"] - penalty
+        if self.args.kl_coef == 0.0:
+            del metrics["objective/kl"]
+        else:
             metrics["kl"] = tokens["kl"]
+            metrics["objective/kl_coef"] = self.kl.coef
+            if mode == "train":
+                self.kl.update(kl, self.args.generation_batch_size)
         for name, number in metrics.items():
             self._metrics[mode][name].append(number)
 
@@ -389,6 +448,19 @@ class PPOTrainer(GRPOTrainer):
 
     # Update
 
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """As inherited, but each PPO epoch over a rollout splits it into other mini-batches."""
+        steps, args = self._step, self.args
+        if (
+            self.model.training
+            and self._buffered_inputs is not None
+            and args.num_mini_batches > 1
+            and steps % args.steps_per_generation == 0
+            and steps % (args.steps_per_generation * self.num_iterations) != 0
+        ):
+            self._buffered_inputs: Any = rollout.shuffled(self._buffered_inputs)
+        return super()._prepare_inputs(generation_batch)
+
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Policy loss + vf_coef × value loss − entropy_coef × entropy, each a mean over tokens.
 
@@ -396,9 +468,10 @@ class PPOTrainer(GRPOTrainer):
         micro-batch and the number of processes, so that these do not change the result.
         """
         mode = "train" if self.model.training else "eval"
+        inputs = self._trimmed(inputs)
         args, mask = self.args, inputs["completion_mask"]
         router = {"output_router_logits": True} if self.aux_loss_enabled else {}
-        output = self._forward(model, inputs, with_values=True, **router)
+        output = self._forward(model, inputs, with_values=True, with_entropy=True, **router)
         policy_loss, policy_clipped = algorithm.clipped_policy_loss(
             output.log_probs, inputs["old_per_token_logps"], inputs["advantages"], args.cliprange
         )
@@ -415,13 +488,15 @@ class PPOTrainer(GRPOTrainer):
             steps = self.current_gradient_accumulation_steps if mode == "train" else 1
             loss = loss + self.router_aux_loss_coef * output.aux_loss / steps
         with torch.no_grad():
+            log_ratio = output.log_probs - inputs["old_per_token_logps"]
             per_token = {
-                "policy_loss": policy_loss,
-                "value_loss": value_loss,
-                "clip_ratio": policy_clipped,
-                "value_clip_ratio": value_clipped,
+                "loss/policy_avg": policy_loss,
+                "loss/value_avg": value_loss,
+                "policy/clipfrac_avg": policy_clipped,
+                "val/clipfrac_avg": value_clipped,
                 "entropy": output.entropy,
-                "approx_kl": 0.5 * (output.log_probs - inputs["old_per_token_logps"]).square(),
+                "policy/approxkl_avg": 0.5 * log_ratio.square(),
+                "val/ratio": log_ratio.exp(),
             }
             for name, mean in self._means(per_token, mask).items():
                 self._metrics[mode][name].append(mean)
@@ -455,10 +530,13 @@ class PPOTrainer(GRPOTrainer):
         # First, so that a checkpoint with a trainer_state.json is a whole one.
         steps_of_rollout = self.args.steps_per_generation * self.num_iterations
         unfinished = self._buffered_inputs and self._step % steps_of_rollout != 0
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        folder = Path(self._get_output_dir(trial=trial)) / name
+        if self.args.should_save and not self.args.save_only_model:
+            self.kl.save(folder)
         if unfinished and not self.args.save_only_model:
-            folder = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             rollout.save_rollout(
-                Path(self._get_output_dir(trial=trial)) / folder,
+                folder,
                 self._buffered_inputs or [],
                 self.accelerator.process_index,
                 self.accelerator.num_processes,
@@ -469,6 +547,7 @@ class PPOTrainer(GRPOTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
+        self.kl.load(Path(checkpoint))
         # Counted in micro-batches of now, which need not be those of the checkpoint.
         self._step = self.state.global_step * self.args.gradient_accumulation_steps
         self._buffered_inputs = rollout.load_rollout(
@@ -487,6 +566,21 @@ def _model_init(args: PPOConfig) -> dict[str, Any]:
     if args.distributed_state.distributed_type in ("MULTI_GPU", "DEEPSPEED"):
         init["device_map"] = None
     return init
+
+
+def _stop_token_id(token: str | None, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The number of a token that ends completions too; None for none beside EOS.
+
+    Raises `ValueError` where the text is not one token.
+    """
+    if token is None or token == "eos":
+        return None
+    ids = tokenizer.encode(token, add_special_tokens=False)
+    if len(ids) != 1:
+        raise ValueError(
+            f"`stop_token` {token!r} is {len(ids)} tokens to the policy, it must be one."
+        )
+    return int(ids[0])
 
 
 def _zero_stage(trainer: PPOTrainer) -> int:

@@ -8,12 +8,9 @@ causal language model, the saved folder, is written with the value function deta
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
@@ -21,7 +18,6 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from trl.trainer.utils import FusedCausalLMOutput
 
 ATTRIBUTE = "value_function"
 """The name under which the policy holds its value function."""
@@ -79,64 +75,9 @@ class ValueModel(nn.Module):
         return values.squeeze(-1).float()
 
 
-@dataclass
-class PolicyOutput(FusedCausalLMOutput):
-    """What a policy returns for T completion tokens: TRL's per-token fields, and values."""
-
-    token_values: Tensor | None = None
-    """(B, T): the value of the state that each token was chosen in; None where not asked for."""
-
-
 def without_peft(model: nn.Module) -> Any:
     """The model itself, or the base model that adapters sit in."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-def score_completions_only(model: PreTrainedModel) -> None:
-    """Let `model(..., fused_lm_head=True, completion_length=T)` score the last T tokens only.
-
-    The LM head is the dearest layer of a small model, and TRL's fused one runs over the prompt as
-    well where it has no Triton. With `with_values=True` the output has the values of those tokens,
-    from the value function attached to the model. Needs TRL's `add_fused_lm_head` first.
-    """
-    fused_forward = model.forward
-
-    @functools.wraps(type(model).forward)
-    def forward(
-        self: Any,
-        *args: Any,
-        fused_lm_head: bool = False,
-        completion_length: int | None = None,
-        with_values: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        if not fused_lm_head or completion_length is None:
-            return fused_forward(*args, fused_lm_head=fused_lm_head, **kwargs)
-        # The hidden state before a token scores it, hence one position more than tokens.
-        window = slice(-1 - completion_length, None)
-        states: list[Tensor] = []
-
-        def keep_window(module: nn.Module, inputs: Any, output: Any) -> Any:
-            output.last_hidden_state = output.last_hidden_state[:, window]
-            states.append(output.last_hidden_state)
-            return output
-
-        hook = self.base_model.register_forward_hook(keep_window)
-        try:
-            labels = kwargs.pop("labels")[:, window]
-            scored = fused_forward(*args, fused_lm_head=True, labels=labels, **kwargs)
-        finally:
-            hook.remove()
-        values = None
-        if with_values:
-            values = getattr(self, ATTRIBUTE)(
-                states[0][:, :-1],
-                input_ids=kwargs["input_ids"],
-                attention_mask=kwargs["attention_mask"],
-            )
-        return PolicyOutput(**scored, token_values=values)
-
-    model.forward = MethodType(forward, model)
 
 
 def is_value_parameter(name: str) -> bool:

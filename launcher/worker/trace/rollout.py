@@ -24,7 +24,11 @@ def generating(trainer: Any, ledger: Ledger, completion: int) -> Any:
     """While this is entered, `trainer` samples completions of that many tokens without sampling."""
     if not hasattr(trainer, "_generate_single_turn"):
         return _nothing()
-    return replaced(trainer, _generate_single_turn=_sampler(trainer, ledger, completion))
+    stand_ins = {"_generate_single_turn": _sampler(trainer, ledger, completion)}
+    if hasattr(trainer, "_trimmed"):
+        # Every row is as long as the longest, which masks without numbers cannot tell.
+        stand_ins["_trimmed"] = lambda batch: batch
+    return replaced(trainer, **stand_ins)
 
 
 @contextmanager
