@@ -59,7 +59,7 @@ def _stage(
         accelerate.processes(launch) if launch is not None else None, _gpus(document, stated)
     )
     known = METHODS[str(method.value)]
-    found = convert(config, known, stated, at, around, problems, warnings)
+    found = convert(config, known, own, at, around, problems, warnings)
     merged = merge(found, own)
     return replace(merged, place=stage.place, key_place=stage.key_place)
 

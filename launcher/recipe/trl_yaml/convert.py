@@ -9,7 +9,7 @@ from launcher.recipe.document import Node
 from launcher.recipe.fields import fields, trl_version
 from launcher.recipe.methods import Method
 from launcher.recipe.owned import OWNED
-from launcher.recipe.problems import Problem, show, suggest
+from launcher.recipe.problems import Problem, join, suggest
 from launcher.recipe.renames import REMOVED, RENAMES
 from launcher.recipe.trl_yaml import batch, data, model, peft, rewards
 from launcher.recipe.trl_yaml.flat import Flat, built
@@ -182,4 +182,4 @@ def _train(flat: Flat) -> None:
         else:
             near = suggest(key, (*known.schemas, *TAKEN, *LEFT_OUT))
             text = f"no key of {known.config} (TRL {trl_version()}) or of TRL's scripts{near}"
-            flat.wrong(node, key if key.isprintable() else show(key), text)
+            flat.wrong(node, join("", key), text)

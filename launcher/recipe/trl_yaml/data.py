@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from launcher.recipe.document import Node
-from launcher.recipe.problems import show, suggest
+from launcher.recipe.problems import join, show, suggest
 from launcher.recipe.trl_yaml.flat import Flat, built
 
 _PART_KEYS = ("path", "id", "name", "config", "split", "columns", "weight", "fraction",
@@ -16,7 +16,7 @@ _COLUMNS = {"messages", "prompt", "completion", "text", "chosen", "rejected", "l
 _ALL_KEYS = (
     "dataset_name", "dataset_config", "dataset_config_name", "dataset_train_split",
     "dataset_test_split", "dataset_split", "dataset_mixer", "dataset_splits", "dataset_configs",
-    "dataset_mixture", "datasets", "test_split_size",
+    "dataset_mixture", "datasets", "test_split_size", "dataset_streaming",
 )  # fmt: skip
 
 
@@ -50,6 +50,12 @@ def _one(flat: Flat) -> None:
     name = flat.take("dataset_name")
     config = flat.take("dataset_config") or flat.take("dataset_config_name")
     split = flat.take("dataset_train_split") or flat.take("dataset_split")
+    several = flat.take("dataset_configs")
+    if several is not None and isinstance(several.value, list) and config is None:
+        config = several.value[0] if several.value else None
+        if len(several.value) > 1:
+            text = "one data set has one configuration here; list the others in `data.also`"
+            flat.wrong(several, "dataset_configs", text)
     if name is not None:
         flat.give("data.path", flat.local(name))
         flat.give("data.name", config)
@@ -65,7 +71,7 @@ def _mixture(flat: Flat, node: Node, key: str) -> None:
         flat.leave_out(f"{key}.seed", "rows are shuffled by the stage's `seed`", seed)
     for other, entry in inner.items():
         near = suggest(other, ("datasets", "seed", "test_split_size"))
-        flat.wrong(entry, f"{key}.{other}", f"unknown key{near}")
+        flat.wrong(entry, join(key, other), f"unknown key{near}")
     flat.give("data.hold_out", size if size is not None and size.value is not None else None)
     _parts(flat, parts if parts is not None else node, f"{key}.datasets")
 
@@ -106,7 +112,7 @@ def _parts(flat: Flat, node: Node, key: str) -> None:
         at = f"{key}[{index}]"
         for other, entry in item.items.items():
             if other not in _PART_KEYS:
-                flat.wrong(entry, f"{at}.{other}", f"unknown key{suggest(other, _PART_KEYS)}")
+                flat.wrong(entry, join(at, other), f"unknown key{suggest(other, _PART_KEYS)}")
         path = item.get("data_files") or item.get("id") or item.get("path")
         if path is None or not isinstance(path.value, str):
             flat.wrong(item if path is None else path, at, "one `path` is needed: a name or a file")

@@ -9,7 +9,7 @@ from typing import Any
 
 from launcher.recipe.document import Node
 from launcher.recipe.methods import Method
-from launcher.recipe.problems import Problem, join, show
+from launcher.recipe.problems import Problem, show
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Flat:
     """The keys that nothing has taken yet."""
     method: Method
     stated: Node
-    """What the recipe says of the stage; its word goes first."""
+    """What the recipe says of the stage itself; its word goes first."""
     problems: list[Problem]
     warnings: list[str]
     at: str
@@ -69,7 +69,7 @@ class Flat:
         self.warnings.append(f"{node.key_place} {key}: {text}")
 
     def wrong(self, node: Node, key: str, text: str) -> None:
-        self.problems.append(Problem(node.key_place, join("", key), text))
+        self.problems.append(Problem(node.key_place, key, text))
 
     def leave_out(self, key: str, reason: str, node: Node | None = None) -> None:
         """Take `key` out, and say so with all keys of the same reason."""

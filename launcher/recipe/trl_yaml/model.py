@@ -27,7 +27,11 @@ def take(flat: Flat) -> None:
         elif path is not None:
             text = f"{flat.method.name} takes no other model's template; give its .jinja file"
             flat.wrong(path, "chat_template_path", text)
-    attention = flat.take("attn_implementation")
+    attention, flash = flat.take("attn_implementation"), flat.left.get("use_flash_attention_2")
+    if flat.flag("use_flash_attention_2") and flash is not None and attention is None:
+        attention = replace(flash, value="flash_attention_2")
+        text = "now `attn_implementation: flash_attention_2`, taken as that"
+        flat.note(flash, "use_flash_attention_2", text)
     if attention is not None:
         flat.give("train.model_init_kwargs.attn_implementation", attention)
     flat.leave_out("trust_remote_code", "a model's own code is never run")

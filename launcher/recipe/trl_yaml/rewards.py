@@ -63,8 +63,8 @@ def take(flat: Flat) -> None:
     names = functions.value if isinstance(functions.value, list) else [functions]
     shares = weights.value if weights is not None and isinstance(weights.value, list) else []
     if weights is not None and len(shares) != len(names):
-        text = f"{len(shares)} weights for {len(names)} `reward_funcs`; give each one"
-        flat.wrong(weights, "reward_weights", text)
+        text = f"{len(shares)} `reward_weights` for {len(names)} `reward_funcs`; give each one"
+        flat.wrong(weights, f"{flat.at}.rewards", text)
         return
     found: dict[str, Any] = {}
     for index, node in enumerate(names):
