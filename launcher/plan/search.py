@@ -18,8 +18,9 @@ from launcher.cluster.types import Cluster
 from launcher.memory.estimate import estimate
 from launcher.memory.lengths import lengths
 from launcher.memory.models import residents
+from launcher.memory.process import around
 from launcher.memory.stack import stack_of
-from launcher.memory.states import states
+from launcher.memory.states import exchange, states
 from launcher.memory.types import GIB, MemoryEstimate, Settings
 from launcher.models.types import ModelShape
 from launcher.plan import candidates
@@ -264,7 +265,7 @@ class Search:
         )
 
     def _may_fit(self, layout: Layout, keywords: Mapping[str, Any]) -> bool:
-        """False where weights and optimizer states alone are too large.
+        """False where states and buffers alone, whatever the batch is, are too large.
 
         Where past runs correct the estimate, only the estimate itself can tell.
         """
@@ -274,17 +275,22 @@ class Search:
         if key not in self._least:
             settings = Settings(**keywords)
             learned = self._of_kind(settings)
-            least = 0 if learned.observations else self._states(settings)
+            least = 0 if learned.observations else self._fixed(settings)
             self._least[key] = least / (1 - learned.margin.value)
         return self._least[key] <= device_bytes(self.cluster, layout)
 
-    def _states(self, settings: Settings) -> int:
-        stack = stack_of(self.stage, settings)
-        held = [states(model, stack, settings) for model in residents(self.stage, self.shapes)]
+    def _fixed(self, settings: Settings) -> int:
+        """What is there at the step, or while ZeRO exchanges the last gradients."""
+        stack, models = stack_of(self.stage, settings), residents(self.stage, self.shapes)
+        held = [states(model, stack, settings) for model in models]
         if self.stage.method == "evaluate":
             # One model is in memory at a time.
-            return max(each.weights for each in held)
-        return sum(each.weights + each.optimizer for each in held)
+            tensors = max(each.weights for each in held)
+        else:
+            kept = sum(each.weights + each.optimizer + each.gradients for each in held)
+            step = sum(each.step for each in held)
+            tensors = kept + max(step, sum(exchange(models, stack, settings).values()))
+        return tensors + sum(around(tensors, settings, stack).values())
 
     def _variants(self, layout: Layout, offload: bool) -> Iterator[dict[str, Any]]:
         gpu = self.cluster.gpus.get(layout.group.gpu or "")
