@@ -23,7 +23,7 @@ from launcher.worker.stop import Stop
 from tests.train.tiny_models import BASE
 
 ROOT = Path(__file__).parents[2]
-LETTERS = "a b c d e f g h".split()
+LETTERS = ["a", "b", "c", "d", "e", "f", "g", "h"]
 SHORT = {"function": "length", "options": {"max": 8, "unit": "characters"}}
 
 
@@ -60,6 +60,11 @@ class Trained:
     def metrics(self) -> list[dict[str, Any]]:
         lines = self.paths.metrics.read_text().splitlines()
         return [row for row in map(json.loads, lines) if "loss" in row]
+
+    @property
+    def log(self) -> str:
+        """The end of what the first rank printed."""
+        return (self.run.root / "rank0.log").read_text()[-3000:]
 
     def logged(self, key: str) -> list[float]:
         return [row[key] for row in self.metrics]

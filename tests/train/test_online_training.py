@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from launcher.errors import LauncherError
-from launcher.worker.ppo.reward import score
 from tests.train import online
 from tests.train.tiny_models import BASE
 
@@ -59,3 +60,197 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(
     assert whole.logged("grad_norm")[-1] > 0
     assert parts.weights == whole.weights
     assert parts.logged("loss") == whole.logged("loss")
+
+
+@pytest.fixture
+def reward_model(tmp_path: Path) -> str:
+    """A reward model whose scores are further apart than any sigmoids."""
+    torch.manual_seed(5)
+    model = AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=1)
+    with torch.no_grad():
+        model.score.weight.mul_(100)
+    model.save_pretrained(tmp_path / "judge")
+    AutoTokenizer.from_pretrained(BASE).save_pretrained(tmp_path / "judge")
+    return str(tmp_path / "judge")
+
+
+WRITES_DOWN = """
+import json
+from pathlib import Path
+
+def seen(prompts, completions, completion_ids, level, **others):
+    with Path(__file__).with_name("seen.jsonl").open("a") as file:
+        for row in zip(prompts, completions, completion_ids, level):
+            file.write(json.dumps(row) + "\\n")
+    return [0.0 if n else None for n in level]
+"""
+
+
+@pytest.mark.parametrize("talks", [False, True])
+@pytest.mark.parametrize("method", ["grpo", "online_dpo"])
+def test_several_judges_are_weighted_and_a_model_gives_its_own_score(
+    tmp_path: Path, reward_model: str, method: str, talks: bool
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "mine.py").write_text(WRITES_DOWN)
+    prompts = [[{"role": "user", "content": n}] if talks else n for n in "abcdefgh"]
+    made = online.trained(
+        folder,
+        method,
+        {**SETTINGS[method], "generation_batch_size": 8, "max_steps": 1}
+        if method == "grpo"
+        else {**PAIRS, "max_steps": 1},
+        rows=[{"prompt": prompt, "level": n % 2} for n, prompt in enumerate(prompts)],
+        rewards={
+            "short": {**online.SHORT, "weight": 2.0},
+            "judge": {"model": reward_model, "weight": -0.5},
+            "mine": "./mine.py:seen",
+        },
+        global_batch=8,
+        resources={"micro_batch": 4},
+    )
+    copied = made.run.user_file(str(folder / "mine.py")).with_name("seen.jsonl")
+    seen = [json.loads(line) for line in copied.read_text().splitlines()]
+    assert len(seen) == (8 if method == "grpo" else 16)
+    assert not (folder / "seen.jsonl").exists()
+
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    model = AutoModelForSequenceClassification.from_pretrained(reward_model).eval()
+    scores, lengths = [], []
+    for prompt, completion, ids, _level in seen:
+        ended = tokenizer.eos_token_id in ids
+        text = (
+            tokenizer.apply_chat_template(prompt + completion, tokenize=False)
+            if talks
+            else prompt + completion + tokenizer.eos_token * ended
+        )
+        with torch.no_grad():
+            read = model(torch.tensor([tokenizer(text)["input_ids"]]))
+        scores.append(read.logits.item())
+        lengths.append(len(completion[0]["content"] if talks else completion))
+    assert max(scores) - min(scores) > 1.5  # which no sigmoids are apart
+    short = [1.0 if n <= 8 else max(0.0, 2 - n / 8) for n in lengths]
+    expected = sum(2 * s - 0.5 * m for s, m in zip(short, scores, strict=True)) / len(seen)
+    assert made.logged("reward") == [pytest.approx(expected, abs=1e-3)]
+
+
+def test_a_mistake_in_a_users_reward_ends_the_training_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "rewards.py").write_text("def mine(answer, **_):\n    return [answer[99]]\n")
+    made = online.prepare(
+        tmp_path,
+        "grpo",
+        GROUPED,
+        rewards={"mine": "./rewards.py:mine"},
+        rows=[{"prompt": n, "answer": n} for n in "abcdefgh"],
+        global_batch=8,
+    )
+    # What is submitted is what runs: the file as it was then.
+    (tmp_path / "rewards.py").unlink()
+    with pytest.raises(LauncherError, match=r"rewards.py:2 mine: IndexError") as blamed:
+        online.train(made)
+    assert "answer" in str(blamed.value.hint)
+
+
+def test_a_policy_and_a_classifier_of_many_labels_are_no_judges(tmp_path: Path) -> None:
+    many = tmp_path / "many"
+    AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=3).save_pretrained(many)
+    AutoTokenizer.from_pretrained(BASE).save_pretrained(many)
+    for folder, words in ((BASE, "is not a reward model"), (str(many), "has 3 labels")):
+        made = online.prepare(
+            tmp_path / words, "grpo", GROUPED, rewards={"judge": {"model": folder}}, global_batch=8
+        )
+        with pytest.raises(LauncherError, match=words):
+            online.train(made)
+
+
+def test_groups_are_evaluated_whole_whatever_the_micro_batch(tmp_path: Path) -> None:
+    rows = [{"prompt": n} for n in "abcdefgh"]
+    made = online.trained(
+        tmp_path,
+        "grpo",
+        {**GROUPED, "max_steps": 2, "eval_strategy": "steps", "eval_steps": 1, "beta": 0.1},
+        rows=rows,
+        data={"eval_path": "./rows.jsonl"},
+        global_batch=8,
+        resources={"micro_batch": 1},
+    )
+    lines = made.paths.metrics.read_text().splitlines()
+    found = [row for row in map(json.loads, lines) if "eval_reward" in row]
+    assert [row["step"] for row in found] == [1, 2, 2]
+    assert all(0 <= row["eval_reward"] <= 1 for row in found)
+
+
+def test_a_step_of_online_dpo_is_the_mean_of_its_micro_batches(tmp_path: Path) -> None:
+    settings = {**PAIRS, "learning_rate": 1e-9, "max_steps": 8}
+    norms = []
+    for size in (2, 8):
+        stage = {"global_batch": 8, "resources": {"micro_batch": size}}
+        made = online.trained(tmp_path / str(size), "online_dpo", settings, **stage)
+        norms.append(sum(made.logged("grad_norm")) / 8)
+    # Other completions are sampled, but a sum would be four times the mean.
+    assert 0.5 < norms[0] / norms[1] < 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("zero", [0, 2, 3])
+@pytest.mark.parametrize(
+    ("method", "stage"),
+    [
+        ("grpo", {}),
+        ("grpo", {"peft": ADAPTER}),
+        ("rloo", {}),
+        ("online_dpo", {}),
+    ],
+)
+def test_two_processes_stop_and_go_on_to_the_same_weights(
+    tmp_path: Path, reward_model: str, method: str, zero: int, stage: dict[str, Any]
+) -> None:
+    settings = {**SETTINGS[method], "save_strategy": "steps", "save_steps": 3}
+    if method == "grpo" and not stage:
+        settings["beta"] = 0.1
+    stage = {
+        "rewards": {"short": online.SHORT, "judge": {"model": reward_model}},
+        "global_batch": 8,
+        "processes": 2,
+        "resources": {"micro_batch": 2, "zero_stage": zero},
+        **stage,
+    }
+    whole = online.prepare(tmp_path / "whole", method, settings, **stage)
+    assert online.train_processes(whole, 2) == [0, 0], whole.log
+    parts = online.prepare(tmp_path / "parts", method, settings, **stage)
+    # As if what ran there had ended at its third step.
+    shutil.copytree(
+        whole.paths.checkpoints / "checkpoint-3", parts.paths.checkpoints / "checkpoint-3"
+    )
+    assert online.train_processes(parts, 2) == [0, 0], parts.log
+    assert [row["step"] for row in parts.metrics] == [4, 5, 6]
+    assert parts.logged("loss") == pytest.approx(whole.logged("loss")[3:], abs=1e-6)
+    assert whole.logged("grad_norm")[-1] > 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("stage", [{}, {"peft": {"r": 16, "alpha": 32}}], ids=["full", "lora"])
+@pytest.mark.parametrize("method", SETTINGS)
+def test_the_policy_earns_more(
+    tmp_path: Path, method: str, stage: dict[str, Any], seed: int
+) -> None:
+    """The reward is 1 for up to three characters, and 0 from six on; a random answer has more."""
+    steps = {"max_steps": 40, "learning_rate": 1e-2, "lr_scheduler_type": "constant"}
+    if method != "online_dpo":
+        steps |= {"generation_batch_size": 32, "num_iterations": 1}
+    short = {"function": "length", "options": {"max": 3, "unit": "characters"}}
+    made = online.trained(
+        tmp_path,
+        method,
+        {**SETTINGS[method], **steps},
+        rewards={"short": short},
+        global_batch=32,
+        seed=seed,
+        **stage,
+    )
+    rewards = made.logged("reward")
+    first, last = sum(rewards[:5]) / 5, sum(rewards[-5:]) / 5
+    assert first < 0.3, rewards
+    assert last > 0.7, rewards
