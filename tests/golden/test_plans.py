@@ -18,7 +18,14 @@ from launcher.recipe.load import load_recipe
 SIZES = ("0.5b", "1.5b", "3b", "7b", "14b", "32b", "72b")
 RECIPES = ("sft_0.5b", "sft_7b", "sft_72b", *(f"ppo_{size}" for size in SIZES))
 PROFILES = ("a100_40", "h100_80", "mixed", "v100_32")
-PAIRS = [(name, profile) for name in RECIPES for profile in PROFILES] + [("tiny/ppo", "dev")]
+FURTHER = ("dpo_7b", "kto_7b_lora", "grpo_7b", "rloo_7b_lora", "ppo_7b_lora", "sft_72b_qlora")
+"""A recipe of each further method and adapter."""
+PAIRS = [
+    *((name, profile) for name in RECIPES for profile in PROFILES),
+    *((name, profile) for name in FURTHER for profile in ("a100_40", "mixed")),
+    ("guide/rlhf", "mixed"),
+    ("tiny/ppo", "dev"),
+]
 REFUSED = ("sft_0.5b", "v100_32")
 """As it stands: a V100 does not compute in bfloat16, so the others are planned in float16 there."""
 
