@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from launcher.cli import output, settings, trl_config
+from launcher.cli import agreement, output, settings, trl_config
 from launcher.cluster.availability import Availability
 from launcher.cluster.types import Cluster
 from launcher.errors import SchedulerUnavailable, UsageError
@@ -47,6 +47,7 @@ def prepare(
     from launcher.recipe.fields import trl_version
 
     recipe = trl_config.load(source, overrides, method, accelerate)
+    agreement.check(recipe)
     shapes = partial(shape_of, places=settings.places(recipe.shapes))
     machines = settings.cluster(cluster)
     plan = make_plan(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from launcher.cli import output, settings, trl_config
+from launcher.cli import agreement, output, settings, trl_config
 from launcher.errors import UsageError
 
 
@@ -36,6 +36,7 @@ def command(
     from launcher.recipe.document import dump
 
     loaded = trl_config.load(recipe, overrides, method, accelerate)
+    agreement.check(loaded)
     if as_json:
         output.data("recipe", {"name": loaded.name, "recipe": loaded.resolved})
     else:

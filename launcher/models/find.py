@@ -61,9 +61,9 @@ class _Search:
         folder, cache = Path(reference), self.places.cache
         if folder.is_absolute() or folder.is_dir():
             return self.in_folder(folder, reference, "config.json", follow)
-        snapshot = _snapshot(reference, cache) if cache is not None else None
-        if snapshot is not None:
-            return self.in_folder(snapshot, reference, "hub cache", follow)
+        cached = snapshot(reference, cache) if cache is not None else None
+        if cached is not None:
+            return self.in_folder(cached, reference, "hub cache", follow)
         shipped = known(reference)
         if shipped is not None:
             return shipped
@@ -123,7 +123,7 @@ def _base(adapter: Mapping[str, Any]) -> str | None:
     return base if isinstance(base, str) and base else None
 
 
-def _snapshot(reference: str, cache: Path) -> Path | None:
+def snapshot(reference: str, cache: Path) -> Path | None:
     """The folder of the newest known revision in the cache, if it has a config."""
     repository = cache / ("models--" + reference.replace("/", "--"))
     snapshots = repository / "snapshots"

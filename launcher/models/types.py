@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -133,3 +134,20 @@ class ModelShape:
             self._mlp(self.shared_intermediate) + self.hidden if self.shared_intermediate else 0
         )
         return router + experts * self._mlp(self.intermediate) + shared
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """What of a tokenizer decides whether models and data go together."""
+
+    name: str
+    """The folder or hub name that it was read from."""
+    template: str | None = None
+    """Its chat template (Jinja); None: it has none."""
+    eos: str | None = None
+    pad: str | None = None
+    bos: str | None = None
+    vocabulary: Mapping[str, int] | None = None
+    """Token → its number, the added ones among them; None where its files do not tell."""
+    rows: int | None = None
+    """Rows of the embedding of the model beside it; None where there is none."""

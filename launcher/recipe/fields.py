@@ -92,6 +92,11 @@ def trl_version() -> str:
     return str(_snapshot()["trl"])
 
 
+def marked_templates() -> frozenset[str]:
+    """SHA-256 of the chat templates that TRL replaces by marked ones for `assistant_only_loss`."""
+    return frozenset(_snapshot()["templates"])
+
+
 @lru_cache
 def fields(method: str) -> Fields:
     """The keys of a method of `METHODS`; none where it has no config."""

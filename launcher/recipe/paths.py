@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 from posixpath import normpath
+from typing import Any
 
 from launcher.recipe.document import Node
 from launcher.recipe.problems import show
@@ -116,15 +117,26 @@ def score(node: Node) -> str:
 
 def columns(path: str) -> tuple[str, ...] | None:
     """The columns of the first row of a json, jsonl or csv file; None where that does not tell."""
+    row = first_row(path, header=True)
+    return None if row is None else tuple(row)
+
+
+def first_row(path: str, *, header: bool = False) -> dict[str, Any] | None:
+    """The first row of a json, jsonl or csv file; None where that does not tell. With `header`, a
+    csv file that has none but its header will do, and gives empty texts."""
     file = Path(path)
     if not file.is_absolute() or file.suffix not in (".json", ".jsonl", ".csv"):
         return None
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             if file.suffix == ".csv":
-                return tuple(next(csv.reader(stream), ()))
+                lines = csv.reader(stream)
+                names = next(lines, [])
+                values = next(lines, [] if header else None)
+                padded = [*(values or ()), *("" for _ in names)]
+                return None if values is None else dict(zip(names, padded, strict=False))
             text = stream.read(_PEEK).lstrip("[ \t\r\n")
         row, _ = json.JSONDecoder().raw_decode(text)
     except (OSError, UnicodeDecodeError, ValueError, csv.Error, RecursionError):
         return None
-    return tuple(row) if isinstance(row, dict) else None
+    return row if isinstance(row, dict) else None

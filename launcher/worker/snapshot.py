@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import enum
+import hashlib
 import importlib
 import json
 import os
@@ -85,8 +86,19 @@ def fields_of(config: type) -> dict[str, dict[str, Any]]:
     return described
 
 
+def templates() -> list[str]:
+    """SHA-256 of each chat template that TRL replaces by one with marks around what the assistant
+    says, where `assistant_only_loss` needs them."""
+    folder = Path(trl.__file__).parent / "chat_templates"
+    return sorted(
+        hashlib.sha256(path.with_name(path.name.replace("_training", "")).read_bytes()).hexdigest()
+        for path in folder.glob("*_training.jinja")
+    )
+
+
 def snapshot() -> dict[str, Any]:
-    """TRL's version, and of each method its config's fields and refused keys."""
+    """TRL's version, the chat templates that it replaces, and of each method its config's fields
+    and refused keys."""
     methods: dict[str, Any] = {}
     for method in METHODS.values():
         if method.config is None:
@@ -99,13 +111,15 @@ def snapshot() -> dict[str, Any]:
             "refused": dict(getattr(module, "REFUSED", {})),
             "fields": fields_of(getattr(module, class_name)),
         }
-    return {"trl": trl.__version__, "methods": methods}
+    return {"trl": trl.__version__, "templates": templates(), "methods": methods}
 
 
 def text() -> str:
     """The file's text: one field a line, so that a new TRL shows as a readable difference."""
     document = snapshot()
-    lines = ["{", f' "trl": {json.dumps(document["trl"])},', ' "methods": {']
+    known = ",\n".join(f"  {json.dumps(each)}" for each in document["templates"])
+    lines = ["{", f' "trl": {json.dumps(document["trl"])},', ' "templates": [', known, " ],"]
+    lines.append(' "methods": {')
     for name, method in document["methods"].items():
         lines += [f'  "{name}": {{', f'   "config": {json.dumps(method["config"])},']
         for part in ("refused", "fields"):

@@ -1,0 +1,113 @@
+"""What a tokenizer is, read from its files: chat template, special tokens, vocabulary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from launcher.models.find import snapshot
+from launcher.models.types import Tokenizer
+
+_SPECIAL = ("eos_token", "pad_token", "bos_token")
+
+
+class _Added(msgspec.Struct):
+    content: str
+    id: int
+
+
+class _Model(msgspec.Struct):
+    vocab: dict[str, int] | list[Any] | None = None
+
+
+class _File(msgspec.Struct):
+    """What is read of tokenizer.json; the merges are passed over."""
+
+    model: _Model
+    added_tokens: list[_Added] = []
+
+
+def tokenizer_of(reference: str, cache: Path | None = None) -> Tokenizer | None:
+    """The tokenizer at a folder, or of a model in the hub's cache on disk; None where there is none
+    here, or its files cannot be read. Nothing is downloaded."""
+    folder = Path(reference)
+    if not folder.is_absolute():
+        found = snapshot(reference, cache) if cache is not None else None
+        if found is None:
+            return None
+        folder = found
+    return read_tokenizer(folder, reference)
+
+
+def read_tokenizer(folder: Path, name: str) -> Tokenizer | None:
+    """The tokenizer whose files lie in `folder`; None without a readable tokenizer_config.json."""
+    config = _object(folder / "tokenizer_config.json")
+    if config is None:
+        return None
+    special = {**(_object(folder / "special_tokens_map.json") or {}), **config}
+    vocabulary = _vocabulary(folder / "tokenizer.json")
+    return Tokenizer(
+        name=name,
+        template=_template(folder, config),
+        eos=_token(special.get("eos_token")),
+        pad=_token(special.get("pad_token")),
+        bos=_token(special.get("bos_token")),
+        vocabulary=vocabulary,
+        rows=_rows(folder / "config.json"),
+    )
+
+
+def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """The template that is used unless another is named; a file of its own goes first."""
+    try:
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        pass
+    found = config.get("chat_template")
+    if isinstance(found, list):
+        named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
+        found = named.get("default")
+    return found if isinstance(found, str) else None
+
+
+def _token(stated: object) -> str | None:
+    if isinstance(stated, dict):
+        stated = stated.get("content")
+    return stated if isinstance(stated, str) else None
+
+
+def _vocabulary(path: Path) -> Mapping[str, int] | None:
+    try:
+        read = msgspec.json.decode(path.read_bytes(), type=_File)
+    except (OSError, msgspec.DecodeError):
+        return None
+    stated = read.model.vocab
+    if stated is None:
+        return None
+    if isinstance(stated, list):  # of a Unigram model: pairs of token and score
+        stated = {
+            str(pair[0]): number
+            for number, pair in enumerate(stated)
+            if isinstance(pair, list) and pair
+        }
+    return {**stated, **{added.content: added.id for added in read.added_tokens}}
+
+
+def _rows(path: Path) -> int | None:
+    """Rows of the model's embedding; None where its config.json does not say."""
+    config = _object(path) or {}
+    inner = config.get("text_config")
+    size = config.get("vocab_size", inner.get("vocab_size") if isinstance(inner, dict) else None)
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def _object(path: Path) -> dict[str, Any] | None:
+    try:
+        read = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return read if isinstance(read, dict) else None

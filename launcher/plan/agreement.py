@@ -1,0 +1,326 @@
+"""Whether models, tokenizers and data of a recipe go together, as far as their files tell. Pure.
+
+It says before a job is queued what a worker would say after hours of waiting, and what no worker
+says at all. Where nothing is known (a name whose files are not here) it says nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
+
+from launcher.models.types import Tokenizer
+from launcher.recipe.fields import marked_templates
+from launcher.recipe.methods import METHODS
+from launcher.recipe.types import Recipe, Stage, stage_of
+
+PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|vision_pad|>", "<|endoftext|>",
+        "<unk>")  # fmt: skip
+"""Tokens that families keep for padding, in the order in which a worker tries them where a
+tokenizer pads with its end token."""
+
+_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|END_OF_TURN_TOKEN|>")
+_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_CHATS = ("messages", "prompt", "completion", "chosen", "rejected")
+
+TokenizerOf = Callable[[str], Tokenizer | None]
+"""A folder or hub name → its tokenizer; None where nothing is known."""
+RowOf = Callable[[str], Mapping[str, Any] | None]
+"""A data file → its first row; None where that cannot be told."""
+TextOf = Callable[[str], str | None]
+"""A chat template's file → its text."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that does not go together."""
+
+    key: str
+    """The dotted path in the recipe."""
+    text: str
+    """What, and the way out."""
+    fatal: bool = True
+    """Whether the stage could not run; else it would, and not as one may think."""
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.text}"
+
+
+def findings(
+    recipe: Recipe, tokenizer_of: TokenizerOf, row_of: RowOf, text_of: TextOf
+) -> list[Finding]:
+    """Everything that does not go together, stage by stage."""
+    known = _Known(recipe, tokenizer_of, text_of)
+    return [
+        finding
+        for stage in recipe.stages
+        if stage.use is None and stage.method != "command"
+        for finding in _of_stage(stage, known, row_of)
+    ]
+
+
+class _Known:
+    """The tokenizers of a recipe's stages and models, each read once."""
+
+    def __init__(self, recipe: Recipe, tokenizer_of: TokenizerOf, text_of: TextOf) -> None:
+        self._recipe, self._look_up, self._text_of = recipe, tokenizer_of, text_of
+        self._read: dict[str, Tokenizer | None] = {}
+
+    def of(self, reference: str) -> Tokenizer | None:
+        """The tokenizer beside a model; that of a stage is what it will leave there."""
+        if reference not in self._read:
+            upstream = stage_of(reference)
+            self._read[reference] = (
+                self._look_up(reference)
+                if upstream is None
+                else self.of_stage(self._recipe.stage(upstream))
+            )
+        return self._read[reference]
+
+    def of_stage(self, stage: Stage) -> Tokenizer | None:
+        """The tokenizer that a stage trains with and leaves beside its model."""
+        if stage.use is not None:
+            return self.of(stage.use)
+        main = stage.models.get(METHODS[stage.method].main_role)
+        own = self.of(stage.tokenizer) if stage.tokenizer else None
+        beside = self.of(main) if main is not None else None
+        found = own if stage.tokenizer else beside
+        if found is None:
+            return None
+        # The rows are the model's, whoever's tokens it is given.
+        found = replace(found, rows=beside.rows if beside is not None else None)
+        for key, name in (("eos_token", "eos"), ("pad_token", "pad")):
+            if isinstance(stage.train.get(key), str):
+                found = replace(found, **{name: stage.train[key]})
+        path = stage.train.get("chat_template_path")
+        if isinstance(path, str) and path:
+            return self._with_template(found, path)
+        return found if stage.chat_template is None else replace(
+            found, template=stage.chat_template
+        )  # fmt: skip
+
+    def _with_template(self, found: Tokenizer, path: str) -> Tokenizer | None:
+        if path.endswith((".jinja", ".j2")):
+            return replace(found, template=self._text_of(path) or found.template)
+        other = self.of(path)
+        # TRL brings the other's special tokens along and makes room for them.
+        return None if other is None else replace(other, rows=None)
+
+
+def _of_stage(stage: Stage, known: _Known, row_of: RowOf) -> Iterator[Finding]:
+    at = f"stages.{stage.name}"
+    if stage.method == "evaluate":
+        yield from _of_evaluation(stage, known, row_of, at)
+        return
+    tokenizer = known.of_stage(stage)
+    row = _row(stage, row_of)
+    chats = _chats(stage, row)
+    yield from _mixed(row, at)
+    if tokenizer is not None:
+        if chats and tokenizer.template is None:
+            yield Finding(f"{at}.data", _no_template(tokenizer, stage))
+        yield from _special(stage, tokenizer, chats, at)
+        yield from _rows(stage, tokenizer, at)
+        yield from _marks(stage, tokenizer, row, chats, at)
+    for role in ("reference", "value_model"):
+        yield from _same_tokens(stage, role, tokenizer, known, at)
+    yield from _judges(stage, tokenizer, known, chats, at)
+
+
+def _of_evaluation(stage: Stage, known: _Known, row_of: RowOf, at: str) -> Iterator[Finding]:
+    if not _chats(stage, _row(stage, row_of)) or stage.chat_template is not None:
+        return
+    for label, reference in stage.candidates.items():
+        found = known.of(reference)
+        if found is not None and found.template is None and stage.tokenizer is None:
+            yield Finding(f"{at}.candidates.{label}", _no_template(found, stage))
+
+
+def _no_template(tokenizer: Tokenizer, stage: Stage) -> str:
+    text = f"the rows are messages, and the tokenizer {tokenizer.name} has no chat template; "
+    way = "start from an instruct model, or give the stage a `chat_template`"
+    if stage.method in ("sft", "reward"):
+        way += " (or `train.chat_template_path`)"
+    return text + way
+
+
+def _row(stage: Stage, row_of: RowOf) -> Mapping[str, Any] | None:
+    """The first row under TRL's names, where it is known."""
+    data = stage.data
+    row = row_of(data.path) if data is not None else None
+    if data is None or row is None:
+        return None
+    kept = {key: value for key, value in row.items() if not data.keep or key in data.keep}
+    named = {theirs: ours for ours, theirs in data.columns.items()}
+    return {named.get(key, key): value for key, value in kept.items()}
+
+
+def _chats(stage: Stage, row: Mapping[str, Any] | None) -> bool | None:
+    """Whether the rows are conversations; None where nobody knows."""
+    if stage.data is not None and (stage.data.as_chat or stage.data.system_prompt is not None):
+        return True
+    if row is None:
+        return None
+    return any(_is_chat(row.get(key)) for key in _CHATS)
+
+
+def _is_chat(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and isinstance(value[0], Mapping)
+        and "role" in value[0]
+        and "content" in value[0]
+    )
+
+
+def _mixed(row: Mapping[str, Any] | None, at: str) -> Iterator[Finding]:
+    """Some columns messages, some text: TRL takes a row as one or the other."""
+    given = {key: row[key] for key in _CHATS if row and row.get(key)}
+    talks = [key for key, value in given.items() if _is_chat(value)]
+    texts = [key for key, value in given.items() if isinstance(value, str)]
+    paired = {"prompt", "chosen", "rejected", "completion"}
+    if set(talks) & paired and set(texts) & paired:
+        text = f"{', '.join(talks)} are messages and {', '.join(texts)} is text; make them alike"
+        if texts == ["prompt"] and "chosen" in talks:
+            text += ", or leave the prompt out (`keep: [chosen, rejected]`) where both repeat it"
+        yield Finding(f"{at}.data", text)
+
+
+def _special(stage: Stage, tokenizer: Tokenizer, chats: bool | None, at: str) -> Iterator[Finding]:
+    """The end and padding tokens."""
+    vocabulary = tokenizer.vocabulary
+    for key, token in (("eos_token", tokenizer.eos), ("pad_token", tokenizer.pad)):
+        if vocabulary is not None and token is not None and token not in vocabulary:
+            stated = isinstance(stage.train.get(key), str)
+            text = f"{key} {token!r} is not in the vocabulary of {tokenizer.name}"
+            way = "; name a token that is" if stated else "; correct its tokenizer_config.json"
+            yield Finding(f"{at}.train.{key}" if stated else f"{at}.tokenizer", text + way)
+    if tokenizer.eos is None:
+        way = "set eos_token in its tokenizer_config.json"
+        if "eos_token" in _keys(stage):
+            way += ", or `train.eos_token`"
+        text = f"the tokenizer {tokenizer.name} has no end token, so that no completion ends; {way}"
+        yield Finding(f"{at}.tokenizer", text)
+        return
+    others = [token for token in PADS if token != tokenizer.eos]
+    if tokenizer.pad in (None, tokenizer.eos) and not set(others) & set(vocabulary or others):
+        text = f"the tokenizer {tokenizer.name} has no padding token apart from its end token, "
+        text += "and none that could serve; save it with a pad_token of its own, and name that "
+        yield Finding(f"{at}.tokenizer", text + "folder as `tokenizer`")
+    yield from _turns(stage, tokenizer, chats, at)
+
+
+def _turns(stage: Stage, tokenizer: Tokenizer, chats: bool | None, at: str) -> Iterator[Finding]:
+    """A template whose turns end otherwise than by the end token: what is trained never stops."""
+    template, eos = tokenizer.template, tokenizer.eos
+    if stage.method != "sft" or not chats or template is None or eos is None:
+        return
+    if eos in template or "eos_token" in template:
+        return
+    ends = [token for token in _TURN_ENDS if token in template]
+    if ends:
+        text = f"turns of the chat template end with {ends[0]} and the end token is {eos}: the "
+        text += f"model would not stop by itself; set `train.eos_token: {ends[0]!r}`"
+        yield Finding(f"{at}.train.eos_token", text, fatal=False)
+
+
+def _rows(stage: Stage, tokenizer: Tokenizer, at: str) -> Iterator[Finding]:
+    """Tokens past the embedding's end."""
+    if tokenizer.rows is None or not tokenizer.vocabulary:
+        return
+    largest = max(tokenizer.vocabulary.values())
+    if largest < tokenizer.rows:
+        return
+    special = {
+        name: token
+        for name, token in (("eos", tokenizer.eos), ("pad", tokenizer.pad), ("bos", tokenizer.bos))
+        if token is not None and tokenizer.vocabulary.get(token, -1) >= tokenizer.rows
+    }
+    text = f"the tokenizer {tokenizer.name} numbers its tokens up to {largest}, and the model's "
+    text += f"embedding has {tokenizer.rows} rows"
+    if special or stage.tokenizer is not None:
+        said = ", ".join(f"{name} {token!r}" for name, token in special.items())
+        text += f" ({said} among those without one)" if special else ""
+        way = "; name the model's own tokenizer, or grow the embedding and save both"
+        yield Finding(f"{at}.tokenizer", text + way)
+    else:
+        yield Finding(f"{at}.tokenizer", text + ": rows with those tokens would fail", fatal=False)
+
+
+def _marks(
+    stage: Stage,
+    tokenizer: Tokenizer,
+    row: Mapping[str, Any] | None,
+    chats: bool | None,
+    at: str,
+) -> Iterator[Finding]:
+    """`assistant_only_loss` needs a template that marks what the assistant says."""
+    if stage.train.get("assistant_only_loss") is not True:
+        return
+    key = f"{at}.train.assistant_only_loss"
+    if row is not None and not chats:
+        yield Finding(key, "the rows are text; give `messages`, or use `completion_only_loss`")
+    elif tokenizer.template is not None and not _MARKS.search(tokenizer.template):
+        digest = sha256(tokenizer.template.encode()).hexdigest()
+        if digest in marked_templates():
+            text = "the chat template marks no generation; TRL trains with its own marked copy of "
+            yield Finding(key, text + "this one, and saves the template as it is", fatal=False)
+        else:
+            text = "the chat template does not mark what the assistant says, and TRL has no marked "
+            text += "copy of it; put {% generation %} … {% endgeneration %} around that in a "
+            yield Finding(key, text + "`chat_template` of the stage's own")
+
+
+def _same_tokens(
+    stage: Stage, role: str, tokenizer: Tokenizer | None, known: _Known, at: str
+) -> Iterator[Finding]:
+    """Models that read the policy's tokens by their numbers."""
+    reference = stage.models.get(role)
+    other = known.of(reference) if reference is not None else None
+    if tokenizer is None or other is None or not _differ(tokenizer, other):
+        return
+    text = f"{role.replace('_', ' ')} and policy number their tokens differently ({other.name}, "
+    text += f"{tokenizer.name}), and it reads the policy's; take one of the policy's family"
+    yield Finding(f"{at}.{role}", text)
+
+
+def _judges(
+    stage: Stage, tokenizer: Tokenizer | None, known: _Known, chats: bool | None, at: str
+) -> Iterator[Finding]:
+    """Reward models, which read through their own tokenizers and templates."""
+    judges = {f"{at}.rewards.{each.label}": each.model for each in stage.rewards if each.model}
+    if "reward_model" in stage.models:
+        judges[f"{at}.reward_model"] = stage.models["reward_model"]
+    for key, reference in judges.items():
+        judge = known.of(reference)
+        if judge is None or not chats:
+            continue
+        if judge.template is None:
+            text = f"the prompts are messages, and the reward model's tokenizer {judge.name} has no"
+            text += " chat template to read answers through; train it on messages, or save its "
+            yield Finding(key, text + "tokenizer with the template that it was trained with")
+        elif (
+            tokenizer is not None
+            and tokenizer.template not in (None, judge.template)
+            and not _differ(tokenizer, judge)
+        ):
+            text = "it shares the policy's vocabulary and not its chat template, and reads answers "
+            text += "through its own; give both stages one `chat_template` unless it was trained so"
+            yield Finding(key, text, fatal=False)
+
+
+def _differ(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether a token's number is known to mean something else to the other."""
+    if one.vocabulary is None or other.vocabulary is None:
+        return False
+    return one.vocabulary != other.vocabulary
+
+
+def _keys(stage: Stage) -> Mapping[str, Any]:
+    from launcher.recipe.fields import fields
+
+    return fields(stage.method).schemas
