@@ -3,27 +3,55 @@
 from __future__ import annotations
 
 from launcher.errors import UsageError
-from launcher.plan.types import Plan
+from launcher.plan.types import Plan, StagePlan
 from launcher.recipe.methods import METHODS
-from launcher.recipe.types import Stage
 
 
 def check_runnable(plan: Plan) -> None:
     """Raises UsageError, naming the stage, where this version can estimate and plan a stage and
-    has no worker for it."""
+    has no worker for it, or what it stands on cannot do it."""
     for planned in plan.stages:
-        reason = _missing(planned.stage) if planned.runs else None
-        if reason is not None:
+        if not planned.runs:
+            continue
+        if not METHODS[planned.stage.method].runs:
             raise UsageError(
-                f"stages.{planned.name}: {reason} can be estimated and planned, not yet run by"
-                " this version",
+                f"stages.{planned.name}: `{planned.stage.method}` can be estimated and planned, not"
+                " yet run by this version",
                 hint="`launcher plan` and `launcher estimate` say what it would take",
             )
+        refusal = _of_trl(planned) or _of_quantization(planned, on_cpu=plan.cluster.device == "cpu")
+        if refusal is not None:
+            what, hint = refusal
+            raise UsageError(f"stages.{planned.name}{what}", hint=hint)
 
 
-def _missing(stage: Stage) -> str | None:
-    if not METHODS[stage.method].runs:
-        return f"`{stage.method}`"
-    if stage.peft is not None and stage.peft.quantization is not None:
-        return "an adapter on a quantized base"
+def _of_trl(planned: StagePlan) -> tuple[str, str] | None:
+    """What TRL would fall back from with no more than a line in a log, or stop at on the node."""
+    stage = planned.stage
+    if stage.method == "dpo" and stage.train.get("padding_free"):
+        return (
+            ".train.padding_free: the installed TRL's DPO trainer pads all the same",
+            "leave it out",
+        )
+    if (
+        stage.method == "kto"
+        and stage.train.get("loss_type", "kto") == "kto"
+        and planned.micro_batch == 1
+    ):
+        return (
+            ": KTO compares the rows of a micro-batch, and one row is all that fits",
+            "ask for more GPU memory, a smaller `max_length`, or `loss_type: apo_zero_unpaired`",
+        )
+    return None
+
+
+def _of_quantization(planned: StagePlan, *, on_cpu: bool) -> tuple[str, str] | None:
+    peft = planned.stage.peft
+    if peft is None or peft.quantization is None:
+        return None
+    if peft.quantization == "int8" and peft.dora:
+        return (
+            ".peft: DoRA cannot read the weights of a base in int8",
+            "use `quantization: nf4`, or leave `dora` out",
+        )
     return None

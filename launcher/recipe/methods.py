@@ -63,7 +63,6 @@ METHODS: dict[str, Method] = {
             optional_roles=("reference",),
             columns=(("chosen", "rejected"), ("prompt", "chosen", "rejected")),
             sequences_per_row=2,
-            runs=False,
         ),
         Method(
             "kto",
@@ -72,7 +71,6 @@ METHODS: dict[str, Method] = {
             required_roles=("policy",),
             optional_roles=("reference",),
             columns=(("prompt", "completion", "label"), ("chosen", "rejected")),
-            runs=False,
         ),
         Method(
             "ppo",

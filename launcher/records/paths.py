@@ -56,6 +56,16 @@ class StagePaths:
         return self.root / "evaluation.json"
 
     @property
+    def server(self) -> Path:
+        """Where the stage's vLLM server is, once it answers."""
+        return self.root / "server.json"
+
+    @property
+    def pairs(self) -> Path:
+        """What was found in the stage's pairs of answers before it trained on them."""
+        return self.root / "pairs.json"
+
+    @property
     def complete(self) -> Path:
         return self.root / "COMPLETE.json"
 

@@ -11,11 +11,12 @@ from typing import Any
 from transformers import TrainerCallback
 
 from launcher.records import files
-from launcher.worker import export
+from launcher.worker import export, quantize
 from launcher.worker.context import Context
 from launcher.worker.finish import Finished
 from launcher.worker.measure import Meter, watch_tokens
 from launcher.worker.stop import Stop
+from launcher.worker.vllm import client
 
 _PROGRESS_EVERY_S = 0.5
 
@@ -107,10 +108,12 @@ def fit(context: Context, trainer: Any) -> Finished | None:
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
+    quantize.restore_masters(context, trainer.model)
     if context.meter is not None:
         watch_tokens(context.meter, trainer.model)
     if hasattr(trainer, "on_phase"):
         trainer.on_phase = context.measure
+    client.bound(trainer)
     began = time.time()
     trainer.train(resume_from_checkpoint=newest_checkpoint(context.paths.checkpoints))
     if trainer.state.global_step < trainer.state.max_steps:

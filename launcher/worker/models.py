@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import UsageError
+from launcher.plan.agreement import PADS
 from launcher.recipe.types import Peft, Stage
+from launcher.worker import quantize
 from launcher.worker.context import Context
-
-# Tokens that model families keep for padding, in the order they are tried.
-_PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|endoftext|>", "<unk>")
 
 
 def tokenizer(context: Context) -> Any:
@@ -25,9 +24,12 @@ def tokenizer(context: Context) -> Any:
     loaded = AutoTokenizer.from_pretrained(context.tokenizer)
     if context.stage.chat_template is not None:
         loaded.chat_template = context.stage.chat_template
+    for key in ("eos_token", "pad_token"):
+        if isinstance(context.stage.train.get(key), str):
+            setattr(loaded, key, context.stage.train[key])
     if loaded.pad_token is None or loaded.pad_token == loaded.eos_token:
         vocabulary = loaded.get_vocab()
-        free = [t for t in _PADS if t in vocabulary and t != loaded.eos_token]
+        free = [t for t in PADS if t in vocabulary and t != loaded.eos_token]
         if not free:
             raise UsageError(
                 f"the tokenizer {context.tokenizer} has no padding token apart from its end token",
@@ -64,13 +66,32 @@ def frozen_dtype(context: Context) -> Any:
 
 
 def causal(context: Context, folder: str) -> Any:
-    """A causal language model to train. Raises UsageError for a reward model's folder."""
-    return load_causal(folder, weights_dtype(context), **_chosen(context))
+    """A causal language model to train, in the way that the stage stores it. Raises UsageError for
+    a reward model's folder, and where weights cannot be quantized here."""
+    return load_causal(folder, weights_dtype(context), **_trained(context))
 
 
 def frozen_causal(context: Context, folder: str) -> Any:
     """A causal language model that only reads. Raises UsageError for a reward model's folder."""
     return load_causal(folder, frozen_dtype(context), **_chosen(context))
+
+
+def reference_of(context: Context, *, weight: float = 1.0) -> str | None:
+    """The model that the distance to it is weighed against; None where none is loaded for it.
+
+    That is the policy at its start, if the recipe names no other: with an adapter its base, which
+    is there already; else a copy, which trainers would load in the policy's precision.
+    """
+    policy = context.model("policy")
+    reference = context.model("reference") or policy
+    if weight == 0 or (context.stage.peft is not None and reference == policy):
+        return None
+    return reference
+
+
+def _trained(context: Context) -> dict[str, Any]:
+    """How the model that trains is loaded: what the recipe says, and how its base is stored."""
+    return _chosen(context) | quantize.options(context)
 
 
 def _chosen(context: Context) -> dict[str, Any]:
@@ -101,7 +122,7 @@ def new_reward_model(context: Context, folder: str, pad: int) -> Any:
 
     The head trains beside an adapter too, so that without DeepSpeed it is float32 in any case.
     """
-    model = _classifier(folder, weights_dtype(context), pad, **_chosen(context))
+    model = _classifier(folder, weights_dtype(context), pad, **_trained(context))
     if context.stage_plan.deepspeed is None:
         model.score.float()
     return model

@@ -10,7 +10,6 @@ from launcher.worker.stop import Stop
 
 
 def run(context: Context, stop: Stop) -> Finished | None:
-    from launcher.worker.online.build import reference_of
     from launcher.worker.online.pairs import OnlineDpo
     from launcher.worker.rewards.build import judges
 
@@ -18,7 +17,7 @@ def run(context: Context, stop: Stop) -> Finished | None:
     tokenizer = models.tokenizer(context)
     policy = context.model("policy")
     assert policy is not None
-    reference = reference_of(context, weight=1.0)
+    reference = models.reference_of(context)
     trainer = OnlineDpo(
         model=models.causal(context, policy),
         ref_model=None if reference is None else models.frozen_causal(context, reference),

@@ -16,7 +16,10 @@ def run(context: Context, stop: Stop) -> Finished | None:
     tokenizer = models.tokenizer(context)
     policy, reward_model = context.model("policy"), context.model("reward_model")
     assert policy is not None and reward_model is not None
-    reference, value_model = _reference(context, config.kl_coef), context.model("value_model")
+    reference, value_model = (
+        models.reference_of(context, weight=config.kl_coef),
+        context.model("value_model"),
+    )
     pad = tokenizer.pad_token_id
     trainer = PPOTrainer(
         model=models.causal(context, policy),
@@ -32,16 +35,3 @@ def run(context: Context, stop: Stop) -> Finished | None:
         callbacks=callbacks(context, stop),
     )
     return fit(context, trainer)
-
-
-def _reference(context: Context, kl_coef: float) -> str | None:
-    """The model that the KL penalty is against; None where none is loaded for it.
-
-    That is the policy at its start, if the recipe names no other: with an adapter its base, which
-    is there already; else a copy, which the trainer would load in the policy's dtype.
-    """
-    policy = context.model("policy")
-    reference = context.model("reference") or policy
-    if kl_coef == 0 or (context.stage.peft is not None and reference == policy):
-        return None
-    return reference

@@ -18,7 +18,7 @@ def grouped(context: Context, stop: Stop, kind: Any) -> Any:
     tokenizer = models.tokenizer(context)
     policy = context.model("policy")
     assert policy is not None
-    reference = reference_of(context, config.beta)
+    reference = models.reference_of(context, weight=config.beta)
     return kind(
         model=models.causal(context, policy),
         args=config,
@@ -30,16 +30,3 @@ def grouped(context: Context, stop: Stop, kind: Any) -> Any:
         peft_config=models.lora(context, "CAUSAL_LM"),
         callbacks=callbacks(context, stop),
     )
-
-
-def reference_of(context: Context, weight: float) -> str | None:
-    """The model that the distance to it is weighed against; None where none is loaded for it.
-
-    That is the policy at its start, if the recipe names no other: with an adapter its base, which
-    is there already.
-    """
-    policy = context.model("policy")
-    reference = context.model("reference") or policy
-    if weight == 0 or (context.stage.peft is not None and reference == policy):
-        return None
-    return reference

@@ -1,0 +1,14 @@
+"""Direct preference optimisation through TRL's DPOTrainer."""
+
+from __future__ import annotations
+
+from launcher.worker.context import Context
+from launcher.worker.finish import Finished
+from launcher.worker.offline.build import trained
+from launcher.worker.stop import Stop
+
+
+def run(context: Context, stop: Stop) -> Finished | None:
+    from launcher.worker.offline.preference import Dpo
+
+    return trained(context, stop, Dpo)

@@ -1,0 +1,81 @@
+"""TRL's trainers of preferences, with what they leave out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_model, save_model
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import DPOTrainer, KTOTrainer
+
+from launcher.errors import UsageError
+
+_REFERENCE = "reference.safetensors"
+_SMOOTHED = frozenset({"robust", "exo_pair", "aot", "aot_unpaired"})
+"""Losses of TRL that have a meaning of their own for `label_smoothing`."""
+
+
+class _Following:
+    """A reference that follows the policy (TR-DPO, `sync_ref_model`) is part of the checkpoint.
+
+    TRL's is not: a resumed training would start with the first reference again.
+    """
+
+    def __init__(self, *, args: Any, **options: Any) -> None:
+        plugin = args.deepspeed_plugin
+        if args.sync_ref_model and plugin is not None and plugin.zero_stage == 3:
+            raise UsageError(
+                "a reference that follows the policy (`sync_ref_model`) cannot be resumed under"
+                " ZeRO 3",
+                hint="set `resources.zero_stage: 2`",
+            )
+        super().__init__(args=args, **options)  # type: ignore[call-arg]
+
+    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
+        # First, so that a checkpoint with a trainer_state.json is a whole one.
+        if self.args.sync_ref_model and self.accelerator.is_main_process:
+            folder = Path(self._get_output_dir(trial=trial))
+            folder /= f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            save_model(self.accelerator.unwrap_model(self.ref_model), str(folder / _REFERENCE))
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+
+    def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        if checkpoint is not None and self.args.sync_ref_model:
+            reference = self.accelerator.unwrap_model(self.ref_model)
+            load_model(reference, Path(checkpoint) / _REFERENCE)
+
+
+class Dpo(_Following, DPOTrainer):
+    """TRL's DPOTrainer, whose `sigmoid` loss heeds `label_smoothing` here.
+
+    With a share ε of labels taken to be wrong, conservative DPO's loss (Mitchell 2023) of a pair
+    with the logit x is −(1−ε)·log σ(x) − ε·log σ(−x). TRL ignores ε in `sigmoid`; its `robust` loss
+    with a share s is (−(1−s)·log σ(x) + s·log σ(−x)) / (1−2s), which is the one above where
+    s = −ε/(1−2ε).
+    """
+
+    def __init__(self, *, args: Any, **options: Any) -> None:
+        share, losses = args.label_smoothing, args.loss_type
+        conservative = "sigmoid" in losses and share != 0
+        if conservative and _SMOOTHED & set(losses):
+            raise UsageError(
+                f"`label_smoothing` means one thing to `sigmoid` and another to "
+                f"{', '.join(sorted(_SMOOTHED & set(losses)))}",
+                hint="leave one of the losses out, or `label_smoothing`",
+            )
+        if conservative and not 0 < share < 0.5:
+            raise UsageError(
+                f"`label_smoothing` is {share:g}; it is the share of labels that are wrong",
+                hint="give a number from 0 to below 0.5",
+            )
+        super().__init__(args=args, **options)
+        if conservative:
+            self.loss_types = ["robust" if loss == "sigmoid" else loss for loss in self.loss_types]
+            self.label_smoothing = -share / (1 - 2 * share)
+
+
+class Kto(_Following, KTOTrainer):
+    """TRL's KTOTrainer."""
