@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
-.PHONY: setup demo test test-long lint format snapshot golden traces dev-cluster system-packages clean
+.PHONY: setup demo test test-long methods lint format snapshot golden traces dev-cluster system-packages clean
 
 setup: $(VENV)/.ready  ## the virtual environment, with the pinned versions
 
@@ -34,6 +34,9 @@ test: setup system-packages lint  ## lint, types, and every test but the long on
 
 test-long: setup system-packages
 	$(BIN)/python -m pytest -m long
+
+methods: setup system-packages  ## every method × full, LoRA × 1 process, ZeRO-2, ZeRO-3, for real
+	$(BIN)/python benchmarks/methods.py
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -84,7 +84,10 @@ def recipe(cell: Cell, judge: str, *, following: bool) -> dict[str, Any]:
     """
     method = METHODS[cell.method]
     saved = method.steps if following else 100_000
-    stage: dict[str, Any] = {"train": {"max_steps": method.steps, "save_steps": saved}}
+    stage: dict[str, Any] = {
+        "train": {"max_steps": method.steps, "save_steps": saved},
+        "resources": SETUPS[cell.setup],
+    }
     if method.gives == "reward_model":
         stage["model"] = "model"
     if method.judge:
@@ -98,13 +101,13 @@ def recipe(cell: Cell, judge: str, *, following: bool) -> dict[str, Any]:
         "launcher": 1,
         "name": cell.name + ("" if following else "-stopped"),
         "extends": method.recipe,
-        "resources": {**SETUPS[cell.setup], "time": "15m"},
         "stages": stages,
     }
 
 
 def _reader(method: Method) -> dict[str, Any]:
-    """A stage that cannot begin without what was made: it goes on from it, or judges by it."""
+    """A stage of one process that cannot begin without what was made: it goes on from it, or
+    judges by it."""
     made = f"stage:{method.stage}"
     if method.gives == "policy":
         data = {"path": f"{DATA}/sft.jsonl"}

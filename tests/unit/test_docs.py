@@ -15,7 +15,7 @@ from launcher.cluster.reading import parse_profile
 from launcher.cluster.types import Cluster
 from tests.unit.command import ROOT, launcher
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 RUN_AS_THEY_ARE = ("validate", "plan", "estimate", "recipes", "schema", "list", "cluster list")
 MINE = "name: my-cluster\n" + (ROOT / "slurm" / "clusters" / "mixed.yaml").read_text().replace(
     "name: mixed\n", "", 1

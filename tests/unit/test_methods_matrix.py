@@ -1,0 +1,75 @@
+"""The matrix of methods: which trainings it is made of, and what its table says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.methods_matrix.cells import METHODS, Cell, cells, recipe
+from benchmarks.methods_matrix.matrix import YES, Row, table
+from launcher.cluster.profile import load_profile
+from launcher.models.find import shape_of
+from launcher.plan.make import make_plan
+from launcher.recipe import methods
+from launcher.recipe.load import load_recipe
+
+ADAPTERS_AND_SETUPS = 6
+MODEL = str(Path(__file__).resolve().parents[2] / "recipes" / "tiny" / "model")
+
+
+def found(method: str = "sft", adapter: str = "full", setup: str = "one", **other: Any) -> Row:
+    said = {"train": YES, "resume": YES, "next": YES, **other}
+    return Row(method, adapter, setup, **said, seconds=1.0)
+
+
+def test_every_method_that_trains_is_in_the_matrix() -> None:
+    trained = {m.name for m in methods.METHODS.values() if m.config and m.result != "report"}
+    assert trained == set(METHODS)
+    assert len(cells()) == len(METHODS) * ADAPTERS_AND_SETUPS
+
+
+def test_words_keep_to_what_fits_all_kinds_of_them() -> None:
+    assert cells(["dpo", "lora", "zero2"]) == [Cell("dpo", "lora", "zero2")]
+    assert {cell.method for cell in cells(["sft", "ppo"])} == {"sft", "ppo"}
+    assert len(cells(["zero3"])) == len(METHODS) * 2
+    with pytest.raises(ValueError, match="zero4: not one of sft, "):
+        cells(["zero4"])
+
+
+@pytest.mark.parametrize("following", [True, False], ids=["followed", "stopped"])
+def test_every_cells_recipe_is_planned_as_the_cell_says(following: bool, tmp_path: Path) -> None:
+    cluster = load_profile("dev")
+    for cell in cells():
+        path = tmp_path / "cell.yaml"
+        path.write_text(yaml.safe_dump(recipe(cell, MODEL, following=following)))
+        plan = make_plan(load_recipe(str(path)), cluster, shape_of, trl_version="1.16.0")
+        names = [each.name for each in plan.stages]
+        assert names == [METHODS[cell.method].stage, *(["next"] if following else [])]
+        first = plan.stages[0]
+        assert first.stage.method == cell.method
+        assert (first.stage.peft is not None) == (cell.adapter == "lora")
+        assert first.allocation.processes == (1 if cell.setup == "one" else 2)
+        assert first.zero_stage == {"one": 0, "zero2": 2, "zero3": 3}[cell.setup]
+
+
+def test_the_table_has_a_line_a_method_and_adapter_and_says_what_was_wrong() -> None:
+    rows = [
+        found(),
+        found(setup="zero2", resume="weights of model/ up to 1.0e-07 apart"),
+        found("ppo", "lora", "zero3", train="failed: no", resume="not reached", next="not reached"),
+    ]
+    lines = table(rows).splitlines()
+    assert lines[0] == "| method | adapter | 1 process | ZeRO-2 | ZeRO-3 |"
+    assert lines[2:4] == [
+        "| sft | full | all | train, next | – |",
+        "| ppo | lora | – | – | none |",
+    ]
+    assert lines[-2:] == [
+        "- sft, full, ZeRO-2, resume: weights of model/ up to 1.0e-07 apart",
+        "- ppo, lora, ZeRO-3, train: failed: no",
+    ]
+    assert not re.search(r"wrong|apart", table(rows[:1]))
