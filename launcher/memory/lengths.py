@@ -36,14 +36,17 @@ def lengths(stage: Stage, shape: ModelShape) -> Lengths:
     """The longest sequence that the stage trains on or generates."""
     if METHODS[stage.method].online or stage.method == "evaluate":
         prompt = stage.data.max_prompt_tokens if stage.data is not None else None
-        if stage.method == "online_dpo":
-            completion = whole(stage.train, "max_new_tokens", DEFAULT_NEW_TOKENS)
-        else:
-            completion = whole(stage.train, "max_completion_length", DEFAULT_COMPLETION)
-        return Lengths(prompt or DEFAULT_PROMPT, completion)
+        return Lengths(prompt or DEFAULT_PROMPT, completion_tokens(stage))
     if "max_length" in stage.train and stage.train["max_length"] is None:
         return Lengths(0, shape.max_positions)
     return Lengths(0, whole(stage.train, "max_length", DEFAULT_MAX_LENGTH))
+
+
+def completion_tokens(stage: Stage) -> int:
+    """The longest completion of a stage that generates."""
+    if stage.method == "online_dpo":
+        return whole(stage.train, "max_new_tokens", DEFAULT_NEW_TOKENS)
+    return whole(stage.train, "max_completion_length", DEFAULT_COMPLETION)
 
 
 def whole(train: Mapping[str, Any], key: str, default: int) -> int:

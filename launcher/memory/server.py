@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launcher.memory.lengths import lengths, whole
+from launcher.memory.lengths import completion_tokens, whole
 from launcher.memory.stack import width
 from launcher.memory.types import GIB, Phase
 from launcher.models.types import ModelShape
@@ -43,8 +43,8 @@ def context_tokens(stage: Stage, shape: ModelShape) -> int:
     if stated:
         return stated
     if stage.data is None or stage.data.max_prompt_tokens is None:
-        return shape.max_positions
-    return min(lengths(stage, shape).total, shape.max_positions)
+        return None
+    return stage.data.max_prompt_tokens + completion_tokens(stage)
 
 
 def server_memory(

@@ -52,6 +52,8 @@ class Attempt:
     measured: Measurement | None = None
     """Memory and time by phase; None: the trainer died before it could say, or an older launcher
     wrote this."""
+    restarts: int = 0
+    """How often the scheduler had started this job before."""
 
     @property
     def name(self) -> str:

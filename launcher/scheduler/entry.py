@@ -28,8 +28,10 @@ def main(run: str, stage: str, token: str) -> int:
         job_id = local.job_id(os.environ["SUBMITIT_LOCAL_JOB_ID"])
     else:
         job_id = os.environ["SLURM_JOB_ID"]
+    # A job that Slurm puts back into the queue keeps its id.
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     worker = importlib.import_module(WORKER)
-    ended = worker.supervise(run, stage, token, job_id, _deserted(here))
+    ended = worker.supervise(run, stage, token, job_id, _deserted(here), restarts)
     if ended.requeue and not here:
         if world.rank != 0:
             # srun ends the whole step at the first exit code but 0, and rank 0 is not done.

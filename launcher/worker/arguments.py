@@ -14,6 +14,7 @@ from launcher.recipe.rewards import rewards_of
 from launcher.recipe.types import Stage
 from launcher.records import files
 from launcher.worker.context import Context
+from launcher.worker.vllm import client
 
 
 def of_stage(
@@ -58,6 +59,7 @@ def keywords(context: Context) -> dict[str, Any]:
     if METHODS[stage.method].online:
         # A recipe that pins it has had it pinned in the plan.
         values["ds3_gather_for_generation"] = plan.gather_for_generation
+        values.update(client.arguments())
     if METHODS[stage.method].judged:
         values["reward_weights"] = [reward.weight for reward in rewards_of(stage)]
         group = _evaluated_group(stage)

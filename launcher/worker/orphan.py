@@ -1,4 +1,4 @@
-"""A trainer never outlives its supervisor: nobody would stop it, or know what it writes."""
+"""No process outlives its supervisor: nobody would stop it, or know what it does."""
 
 from __future__ import annotations
 
@@ -7,16 +7,28 @@ import os
 import signal
 import sys
 
-# The supervisor's pid, by which a trainer knows that it was orphaned before it could ask.
+# The supervisor's pid, by which its child knows that it was orphaned before it could ask.
 PARENT = "LAUNCHER_SUPERVISOR"
 
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 
 
 def die_with_supervisor() -> None:
     """Let the kernel kill this process when the one that started it is gone (Linux)."""
+    end_with_supervisor(signal.SIGKILL)
+
+
+def end_with_supervisor(number: int) -> None:
+    """The same with another signal, for a process that has others to end before itself."""
     if sys.platform != "linux" or PARENT not in os.environ:
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != int(os.environ[PARENT]):
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
+
+
+def bind_to_parent() -> None:
+    """In a child before it becomes its program: it is killed when its parent is gone (Linux)."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

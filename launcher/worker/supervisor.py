@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 from launcher.errors import LauncherError
 from launcher.memory.stack import grows
@@ -23,13 +22,16 @@ from launcher.plan.document import plan_from_json
 from launcher.plan.observe import observe
 from launcher.plan.types import Plan
 from launcher.recipe.types import Stage
-from launcher.records import attempts, complete, files, journal, ledger, measurement
+from launcher.records import attempts, complete, files, journal, ledger, measurement, serving
 from launcher.records.paths import RunPaths, StagePaths
 from launcher.worker import measure, orphan, scratch
-from launcher.worker.outcome import STOPPED, SUPERSEDED, USER_ERROR
+from launcher.worker.outcome import FAILED, STOPPED, SUPERSEDED, USER_ERROR
+from launcher.worker.signals import Signals
 from launcher.worker.stop import STOP_SIGNALS
+from launcher.worker.vllm import client, serve
 
 POLL_S = 0.2
+_KILLED = 128 + signal.SIGKILL
 
 
 @dataclass(frozen=True)
@@ -40,36 +42,31 @@ class Ended:
     `launcher cancel`, and a checkpoint is there to go on from."""
 
 
-@dataclass
-class _Signals:
-    """What reached this supervisor so far."""
-
-    stop: bool = False
-    """A checkpoint, please, and an end."""
-    now: bool = False
-    """An end: what is not saved is lost."""
-
-    def install(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.stop = True
-        # What Submitit sends to its tasks on this machine a second before it kills them.
-        self.now = self.now or number == signal.SIGINT
-
-
-def supervise(run: str, stage: str, token: str, job_id: str, deserted: Callable[[], bool]) -> Ended:
+def supervise(
+    run: str,
+    stage: str,
+    token: str,
+    job_id: str,
+    deserted: Callable[[], bool],
+    restarts: int = 0,
+) -> Ended:
     """Run one attempt at `stage` on this rank; the rank is read from RANK as torch does.
 
-    `deserted` says whether whoever started this job is gone, so that the job must end too.
+    `deserted` says whether whoever started this job is gone, so that the job must end too;
+    `restarts`: how often the scheduler had started this job before.
     """
     os.umask(0o077)
-    signals = _Signals()
+    signals = Signals()
     signals.install()
     paths = RunPaths(Path(run))
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank = int(os.environ["RANK"])
     stage_paths = paths.stage(stage)
+    start = serving.Start(token, job_id, restarts)
+    plan = plan_from_json(paths.plan.read_text())
+    planned = plan.stage(stage)
+    served = planned.allocation.server_gpus > 0
+    # The server's tasks come after the trainers' and are not of their world.
+    world = planned.allocation.processes if served else int(os.environ["WORLD_SIZE"])
     receipt = attempts.Attempt(
         number=0,
         token=token,
@@ -77,13 +74,13 @@ def supervise(run: str, stage: str, token: str, job_id: str, deserted: Callable[
         host=platform.node(),
         processes=world,
         started=time.time(),
+        restarts=restarts,
     )
     if (complete.read(stage_paths)) is not None:
         print(f"stage {stage} is complete already", flush=True)
         return Ended(0, requeue=False)
     if rank == 0:
         receipt = attempts.start(stage_paths.attempts, receipt)
-    plan = plan_from_json(paths.plan.read_text())
     refusal = _refusal(paths, plan, stage, token)
     if refusal is not None:
         print(refusal.failure.message if refusal.failure else refusal.outcome, flush=True)
@@ -93,10 +90,24 @@ def supervise(run: str, stage: str, token: str, job_id: str, deserted: Callable[
                 replace(receipt, ended=time.time(), **vars(refusal)),
             )
         return Ended(refusal.exit_code, requeue=False)
-    trainer = _Trainer(run, stage, token, job_id, environment(plan, stage))
-    code = trainer.wait(signals, deserted)
+    variables = dict(environment(plan, stage))
+    if rank >= world:
+        task = serve.Task(paths, plan, planned, start, rank, variables)
+        code = serve.run(task, signals, deserted)
+        mine = _open_receipt(stage_paths, token, job_id) if code else None
+        if mine is not None:
+            ran = _Ran(code, lost="the server failed")
+            attempts.finish(stage_paths.attempts, _receipt(mine, stage_paths, ran, signals))
+        return Ended(code, requeue=False)
+    words = (run, stage, token, job_id)
+    if served:
+        at = client.Place(stage_paths, planned, start, rank)
+        ran = _train_served(words, variables, at, signals, deserted)
+    else:
+        ran = _train(words, variables, signals, deserted)
+    code = ran.code
     if code not in (0, STOPPED):
-        _leave_failure(stage_paths, job_id, rank, code, trainer.killed)
+        _leave_failure(stage_paths, job_id, rank, ran)
         if world > 1:
             # The others' failures: which came first tells why this rank failed.
             time.sleep(2 * POLL_S)
@@ -105,7 +116,8 @@ def supervise(run: str, stage: str, token: str, job_id: str, deserted: Callable[
     # Slurm ends the whole job when one rank fails, and rank 0 with it: whoever knows writes it.
     if mine is not None and (rank == 0 or failed):
         attempts.finish(
-            stage_paths.attempts, _receipt(mine, stage_paths, code, signals, trainer.host_peak)
+            stage_paths.attempts,
+            _receipt(mine, stage_paths, ran, signals),
         )
     return Ended(code, requeue=code == STOPPED and not failed and not _cancelled(paths, stage))
 
@@ -155,6 +167,10 @@ def _refusal(paths: RunPaths, plan: Plan, stage: str, token: str) -> _Refusal | 
         words = f"{error.message}; {error.hint}" if error.hint else error.message
         failure = attempts.Failure(rank=0, message=words, traceback="", kind="user")
         return _Refusal("error", USER_ERROR, failure)
+    without = serve.missing(plan.stage(stage), platform.node())
+    if without is not None:
+        failure = attempts.Failure(rank=0, message=without, traceback="", kind="user")
+        return _Refusal("error", USER_ERROR, failure)
     return None
 
 
@@ -188,64 +204,96 @@ def _allocator(plan: Plan, stage: Stage) -> Mapping[str, str]:
     return {name: "expandable_segments:True"}
 
 
-class _Trainer:
-    """The trainer process of this rank."""
+@dataclass(frozen=True)
+class _Ran:
+    """What became of the trainer of this rank."""
 
-    def __init__(
-        self, run: str, stage: str, token: str, job_id: str, env: Mapping[str, str]
-    ) -> None:
-        # It starts with the signals blocked, and takes them once it has a handler: a signal that
-        # came while Python starts would end it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "launcher.worker.train", run, stage, token, job_id],
-                env={**env, orphan.PARENT: str(os.getpid())},
-                stdin=subprocess.DEVNULL,
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self.killed: str | None = None
-        """Why this supervisor killed it."""
-        self.host_peak = 0
-        """Largest resident set that was seen of it, in bytes: all there is of one that was killed.
-        """
-
-    def wait(self, signals: _Signals, deserted: Callable[[], bool]) -> int:
-        """Its exit code, as a shell would tell it (128 + signal)."""
-        told = False
-        status = Path(f"/proc/{self._process.pid}/status")
-        while (code := self._process.poll()) is None:
-            if signals.stop and not told:
-                # One signal, whatever it was for this supervisor.
-                self._process.send_signal(signal.SIGUSR2)
-                told = True
-            if self.killed is None and (signals.now or deserted()):
-                self.killed = (
-                    "its time was up before it could stop"
-                    if signals.now
-                    else "what had started it was ended"
-                )
-                self._process.kill()
-            self.host_peak = max(self.host_peak, measure.host_peak(status))
-            time.sleep(POLL_S)
-        return code if code >= 0 else 128 - code
+    code: int
+    """Its exit code, as a shell would tell it (128 + signal)."""
+    killed: str | None = None
+    """Why this supervisor killed it, or did not start it."""
+    lost: str | None = None
+    """Why the stage's server failed."""
+    host_peak: int = 0
+    """Largest resident set that was seen of it, in bytes: all there is of one that was killed."""
 
 
-def _leave_failure(
-    stage: StagePaths, job_id: str, rank: int, code: int, killed: str | None
-) -> None:
+def _train_served(
+    words: tuple[str, str, str, str],
+    env: Mapping[str, str],
+    at: client.Place,
+    signals: Signals,
+    deserted: Callable[[], bool],
+) -> _Ran:
+    """Train once the stage's server is ready, for as long as it does not fail."""
+    server = client.wait(at, lambda: signals.now or deserted())
+    if server is None:
+        return _Ran(_KILLED, killed=_why(signals))
+    if server.state == "failed":
+        return _Ran(FAILED, lost=server.reason)
+    own = client.variables(at, server, env)
+    return _train(words, {**env, **own}, signals, deserted, client.lost(at))
+
+
+def _train(
+    words: tuple[str, str, str, str],
+    env: Mapping[str, str],
+    signals: Signals,
+    deserted: Callable[[], bool],
+    lost: Callable[[], str | None] = lambda: None,
+) -> _Ran:
+    """Run the trainer process of this rank to its end. `words`: run, stage, token, job id."""
+    # It starts with the signals blocked, and takes them once it has a handler: a signal that
+    # came while Python starts would end it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "launcher.worker.train", *words],
+            env={**env, orphan.PARENT: str(os.getpid())},
+            stdin=subprocess.DEVNULL,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    killed: str | None = None
+    without: str | None = None
+    told, peak = False, 0
+    status = Path(f"/proc/{process.pid}/status")
+    while (code := process.poll()) is None:
+        if signals.stop and not told:
+            # One signal, whatever it was for this supervisor.
+            process.send_signal(signal.SIGUSR2)
+            told = True
+        if killed is None and without is None:
+            without = lost()
+            killed = _why(signals) if signals.now or deserted() else None
+            if killed is not None or without is not None:
+                process.kill()
+        peak = max(peak, measure.host_peak(status))
+        time.sleep(POLL_S)
+    if without is not None:
+        return _Ran(FAILED, lost=without, host_peak=peak)
+    return _Ran(code if code >= 0 else 128 - code, killed, host_peak=peak)
+
+
+def _why(signals: Signals) -> str:
+    if signals.now:
+        return "its time was up before it could stop"
+    return "what had started it was ended"
+
+
+def _leave_failure(stage: StagePaths, job_id: str, rank: int, ran: _Ran) -> None:
     """Say for a trainer that died without a word what became of it."""
     path = attempts.failure_path(stage.attempts, job_id, rank)
-    if path.exists() or code <= 128:
+    if path.exists() or (ran.code <= 128 and ran.lost is None):
         return
     kind: attempts.Blame = "program"
+    killed = ran.killed or ran.lost
     if killed is not None:
         if attempts.failures(stage.attempts, job_id):
             return
     else:
         kind = "killed"
-        number = code - 128
+        number = ran.code - 128
         killed = f"the trainer of rank {rank} was killed by signal {number}"
         if number == signal.SIGKILL:
             killed += ", as happens when host memory runs out"
@@ -253,14 +301,15 @@ def _leave_failure(
 
 
 def _receipt(
-    receipt: attempts.Attempt, stage: StagePaths, code: int, signals: _Signals, host_peak: int
+    receipt: attempts.Attempt, stage: StagePaths, ran: _Ran, signals: Signals
 ) -> attempts.Attempt:
     outcome: attempts.Outcome
+    code = ran.code
     if code == 0:
         outcome = "complete"
     elif code == STOPPED:
         outcome = "stopped"
-    elif signals.stop:
+    elif signals.stop and ran.lost is None:
         outcome = "terminated"
     elif code > 128:
         outcome = "killed"
@@ -277,6 +326,6 @@ def _receipt(
         outcome=outcome,
         exit_code=code,
         failure=first if outcome != "complete" else None,
-        peak_bytes=peaks | {"host": max(host_peak, peaks.get("host", 0))},
+        peak_bytes=peaks | {"host": max(ran.host_peak, peaks.get("host", 0))},
         measured=measured,
     )

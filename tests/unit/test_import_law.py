@@ -119,14 +119,19 @@ def test_only_the_scheduler_imports_submitit() -> None:
     assert users == {"scheduler"}
 
 
-def test_only_the_shell_and_the_supervisor_start_processes() -> None:
+def test_only_the_shell_and_supervisors_start_processes() -> None:
     users = {
         str(path.relative_to(PACKAGE))
         for package in LAW
         for path in modules(package)
         if "subprocess" in imported(path)
     }
-    assert users == {"scheduler/shell.py", "worker/supervisor.py"}
+    assert users == {
+        "scheduler/shell.py",
+        "worker/supervisor.py",
+        "worker/vllm/guard.py",
+        "worker/vllm/serve.py",
+    }
 
 
 @pytest.mark.parametrize("package", sorted(PURE))

@@ -1,0 +1,53 @@
+"""Where the vLLM server of a stage is, or why there is none: from the server's task to the others.
+
+One start of a job is told from every other by token, job id and restarts, so that nobody reads what
+an earlier one left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from launcher.records import attempts, files
+from launcher.records.paths import StagePaths
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of a stage's job."""
+
+    token: str
+    job_id: str
+    restarts: int = 0
+
+    def over(self, stage: StagePaths) -> bool:
+        """Whether its attempt has ended, by its receipt."""
+        return any(
+            receipt.outcome is not None and self.is_of(receipt)
+            for receipt in attempts.read(stage.attempts)
+        )
+
+    def is_of(self, receipt: attempts.Attempt) -> bool:
+        return self == Start(receipt.token, receipt.job_id, receipt.restarts)
+
+
+@dataclass(frozen=True)
+class Server:
+    start: Start
+    state: Literal["ready", "failed"]
+    url: str = ""
+    """`http://ADDRESS:PORT`, where it is ready."""
+    reason: str = ""
+    """Why it failed, in one sentence."""
+
+
+def write(stage: StagePaths, server: Server) -> None:
+    files.private_folder(stage.root)
+    files.write_json(stage.server, server)
+
+
+def read(stage: StagePaths, start: Start) -> Server | None:
+    """What the server of this start said last; None: nothing yet."""
+    found = files.read_json(stage.server, Server)
+    return found if found is not None and found.start == start else None

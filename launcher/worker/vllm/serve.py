@@ -1,0 +1,191 @@
+"""A task that serves: it starts the server, says when it is ready, watches it, and ends it.
+
+The server's life is one start of the job: from before the training, which waits for it, to the
+attempt's receipt, whatever that says. A signal to stop is the trainers' business, who need the
+server for the step that they finish.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from launcher.plan.types import Plan, StagePlan
+from launcher.recipe.types import stage_of
+from launcher.recipe.vllm import mode
+from launcher.records import attempts, files, serving
+from launcher.records.paths import RunPaths, StagePaths
+from launcher.worker import orphan
+from launcher.worker.outcome import FAILED
+from launcher.worker.signals import Signals
+from launcher.worker.vllm import address, command, guard
+from launcher.worker.vllm.health import healthy
+
+START_S = 900.0
+"""How long a server may take to answer, where `train.vllm_server_timeout` does not say: 72 billion
+parameters from a shared file system take minutes."""
+STALL_S = 300.0
+"""How long it may leave `/health` without an answer."""
+STALL = "LAUNCHER_VLLM_STALL_S"
+"""The variable of the cluster's profile that says otherwise."""
+_EVERY_S = 2.0
+_ANSWER_S = 5.0
+_POLL_S = 0.2
+
+
+def missing(stage_plan: StagePlan, host: str) -> str | None:
+    """Why the stage's vLLM cannot run in this environment; None: it can, or the stage has none."""
+    if mode(stage_plan.stage) is None or importlib.util.find_spec("vllm") is not None:
+        return None
+    return (
+        f"stages.{stage_plan.name}.train.use_vllm: vLLM is not installed for {sys.executable} on"
+        f" {host}; install it there (`pip install 'trl[vllm]'`), or leave `use_vllm` out"
+    )
+
+
+def start_s(stage_plan: StagePlan) -> float:
+    """Seconds that the stage's server may take until it answers."""
+    return float(stage_plan.stage.train.get("vllm_server_timeout") or START_S)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a job that is not a trainer's."""
+
+    run: RunPaths
+    plan: Plan
+    stage_plan: StagePlan
+    start: serving.Start
+    rank: int
+    environment: Mapping[str, str]
+    """Of the stage's trainers."""
+
+    @property
+    def stage(self) -> StagePaths:
+        return self.run.stage(self.stage_plan.name)
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is the server's. The others hold its GPUs."""
+        return self.rank == self.stage_plan.allocation.processes
+
+    @property
+    def model(self) -> str:
+        """What the server loads: the policy, as `from_pretrained` takes it."""
+        reference = self.stage_plan.stage.models["policy"]
+        upstream = stage_of(reference)
+        if upstream is None:
+            return reference
+        return self.plan.stage(upstream).stage.use or str(self.run.stage(upstream).model)
+
+
+def run(task: Task, signals: Signals, deserted: Callable[[], bool]) -> int:
+    """Serve until the attempt is over, or hold the server's GPUs until then: a task that ended
+    before the others would start Slurm's clock for those (`WaitTime`). The exit code."""
+    if not task.serves:
+        while not (task.start.over(task.stage) or signals.now or deserted()):
+            time.sleep(5 * _POLL_S)
+        return 0
+    attempts.failure_path(task.stage.attempts, task.start.job_id, task.rank).unlink(missing_ok=True)
+    server = _Server(task)
+    try:
+        reason = server.watch(signals, deserted)
+    finally:
+        server.end(now=signals.now)
+    if reason is None:
+        return 0
+    print(reason, file=sys.stderr, flush=True)
+    kind: attempts.Blame = "killed" if server.code == 128 + signal.SIGKILL else "program"
+    failure = attempts.Failure(task.rank, reason, traceback="", kind=kind)
+    files.write_json(
+        attempts.failure_path(task.stage.attempts, task.start.job_id, task.rank), failure
+    )
+    serving.write(task.stage, serving.Server(task.start, "failed", reason=reason))
+    return FAILED
+
+
+class _Server:
+    """The server's processes, by their guard."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        stage_plan, allocation = task.stage_plan, task.stage_plan.allocation
+        own = address.own(allocation.all_nodes)
+        port = address.free_port(own)
+        gpus = allocation.server_gpus
+        words = command.argv(
+            sys.executable, stage_plan.stage, task.model, address=own, port=port, gpus=gpus
+        )
+        variables = command.variables(
+            task.environment,
+            address=own,
+            gpus=gpus,
+            first=0 if allocation.server_apart else allocation.tasks_per_node,
+            on_gpus=allocation.gpu is not None,
+        )
+        self.url = f"http://{own}:{port}"
+        self.code: int | None = None
+        """Its exit code, as a shell would tell it, where it ended by itself."""
+        print(f"vLLM server at {self.url}: {words[3:]}", flush=True)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", guard.__name__, *words],
+            env={**variables, orphan.PARENT: str(os.getpid())},
+            stdin=subprocess.DEVNULL,
+        )
+
+    def watch(self, signals: Signals, deserted: Callable[[], bool]) -> str | None:
+        """Return when the attempt is over or nobody waits for it (None), or when the server has
+        failed: why, in one sentence."""
+        began = answered = asked = time.monotonic()
+        limit = start_s(self._task.stage_plan)
+        stall = float(os.environ.get(STALL, STALL_S))
+        ready = False
+        while True:
+            if signals.now or deserted() or self._task.start.over(self._task.stage):
+                return None
+            self.code = self._process.poll()
+            if self.code is not None:
+                when = "while it served" if ready else "before it answered"
+                return f"the vLLM server ended {when} ({_code(self.code)}); {self._log}"
+            now = time.monotonic()
+            if now - asked >= (_EVERY_S if ready else 5 * _POLL_S):
+                if healthy(self.url, _ANSWER_S):
+                    answered = time.monotonic()
+                    if not ready:
+                        ready = True
+                        self._say(answered - began)
+                asked = now = time.monotonic()
+            if not ready and now - began > limit:
+                return f"the vLLM server did not answer within {limit:g} s; {self._log}"
+            if ready and now - answered > stall:
+                return f"the vLLM server has stalled: no answer for {stall:g} s; {self._log}"
+            time.sleep(_POLL_S)
+
+    def end(self, *, now: bool) -> None:
+        """End it and all that it started. `now`: whoever started this task does not wait."""
+        if self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        if now:
+            # The guard goes on with it alone.
+            return
+        self._process.wait()
+
+    @property
+    def _log(self) -> str:
+        name, rank = self._task.stage_plan.name, self._task.rank
+        return f"`launcher logs {name} --rank {rank}` shows its output"
+
+    def _say(self, seconds: float) -> None:
+        print(f"vLLM server ready after {seconds:.0f} s", flush=True)
+        serving.write(self._task.stage, serving.Server(self._task.start, "ready", url=self.url))
+
+
+def _code(code: int) -> str:
+    return f"killed by signal {code - 128}" if code > 128 else f"exit code {code}"

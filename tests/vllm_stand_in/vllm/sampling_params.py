@@ -1,0 +1,5 @@
+"""As vLLM lays it out."""
+
+
+class StructuredOutputsParams:
+    """TRL imports it for `colocate`."""
