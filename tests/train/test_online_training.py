@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from launcher.errors import LauncherError
 from tests.train import online
@@ -229,28 +233,46 @@ def test_two_processes_stop_and_go_on_to_the_same_weights(
     assert whole.logged("grad_norm")[-1] > 0
 
 
+@pytest.fixture
+def sharper(tmp_path: Path) -> str:
+    """The tiny model with larger embeddings. An adapter leaves the head as it is, and that of random
+    weights can hardly prefer one token to another."""
+    model = AutoModelForCausalLM.from_pretrained(BASE)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(5)
+    model.save_pretrained(tmp_path / "sharper")
+    AutoTokenizer.from_pretrained(BASE).save_pretrained(tmp_path / "sharper")
+    return str(tmp_path / "sharper")
+
+
+SHARE = """
+def share(completions, **_):
+    return [sum("a" <= c <= "m" for c in text) / max(1, len(text)) for text in completions]
+"""
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize("stage", [{}, {"peft": {"r": 16, "alpha": 32}}], ids=["full", "lora"])
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("method", SETTINGS)
 def test_the_policy_earns_more(
-    tmp_path: Path, method: str, stage: dict[str, Any], seed: int
+    tmp_path: Path, sharper: str, method: str, lora: bool, seed: int
 ) -> None:
-    """The reward is 1 for up to three characters, and 0 from six on; a random answer has more."""
-    steps = {"max_steps": 40, "learning_rate": 1e-2, "lr_scheduler_type": "constant"}
+    """The reward is the share of letters up to m, of which random answers have a third."""
+    settings = {"max_steps": 40, "learning_rate": 1e-2, "lr_scheduler_type": "constant"}
     if method != "online_dpo":
-        steps |= {"generation_batch_size": 32, "num_iterations": 1}
-    short = {"function": "length", "options": {"max": 3, "unit": "characters"}}
+        settings |= {"generation_batch_size": 32, "num_iterations": 1}
+    (tmp_path / "rewards.py").write_text(SHARE)
     made = online.trained(
         tmp_path,
         method,
-        {**SETTINGS[method], **steps},
-        rewards={"short": short},
+        {**SETTINGS[method], **settings},
+        rewards={"share": "./rewards.py:share"},
         global_batch=32,
         seed=seed,
-        **stage,
+        policy=sharper,
+        **({"peft": {"r": 16, "alpha": 64}} if lora else {}),
     )
     rewards = made.logged("reward")
     first, last = sum(rewards[:5]) / 5, sum(rewards[-5:]) / 5
-    assert first < 0.3, rewards
-    assert last > 0.7, rewards
+    assert last > first + (0.08 if lora else 0.25), rewards
