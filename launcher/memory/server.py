@@ -36,9 +36,9 @@ def server_share(stage: Stage) -> float:
     return float(given) if given is not None else SERVER_SHARE
 
 
-def context_tokens(stage: Stage, shape: ModelShape) -> int:
+def served_tokens(stage: Stage) -> int | None:
     """Tokens of the longest sequence that vLLM is asked for: the recipe's word, else the longest
-    prompt with its completion, else the model's whole context."""
+    prompt with its completion; None: not known, so that it takes the model's whole context."""
     stated = whole(stage.train, "vllm_max_model_length", 0)
     if stated:
         return stated
@@ -64,7 +64,7 @@ def server_memory(
         "serve",
         {
             "weights": -(-shape.parameters * size // gpus),
-            "kv cache": sequences * context_tokens(stage, shape) * row // parts,
+            "kv cache": sequences * (served_tokens(stage) or shape.max_positions) * row // parts,
             "activations": activations,
             "logits": sequences * shape.vocab * 4,
             "context": CONTEXT["cpu" if device == "cpu" else "cuda"],
