@@ -1,0 +1,311 @@
+"""Models, tokenizers, chat templates and data that do not go together are told before queueing."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.models.tokenizer import read_tokenizer, tokenizer_of
+from launcher.plan.agreement import Finding, findings
+from launcher.recipe.load import load_recipe, recipe_of
+from launcher.recipe.paths import first_row
+from tests.unit.command import ROOT, launcher
+
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>{% endfor %}"
+)
+WORDS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<pad>", "a", "b")
+TURN = {"role": "user", "content": "a"}
+ANSWER = {"role": "assistant", "content": "b"}
+DPO_ROW = {"prompt": [TURN], "chosen": [ANSWER], "rejected": [ANSWER]}
+
+
+def model(
+    folder: Path,
+    words: tuple[str, ...] = WORDS,
+    *,
+    template: str | None = CHAT,
+    rows: int | None = None,
+    classifier: bool = False,
+    **special: str | None,
+) -> str:
+    """A folder of a model without weights: what the check reads."""
+    folder.mkdir(parents=True)
+    named = {"eos_token": "<|im_end|>", "pad_token": "<pad>", **special}
+    config: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    if template is not None:
+        config["chat_template"] = template
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    vocabulary = {word: number for number, word in enumerate(words)}
+    (folder / "tokenizer.json").write_text(
+        json.dumps({"version": "1.0", "model": {"type": "BPE", "vocab": vocabulary, "merges": []}})
+    )
+    kind = "SequenceClassification" if classifier else "CausalLM"
+    shape = {"architectures": [f"Qwen2For{kind}"], "vocab_size": rows or len(words)}
+    (folder / "config.json").write_text(json.dumps(shape))
+    return str(folder)
+
+
+def rows(path: Path, row: dict[str, Any]) -> str:
+    path.write_text(json.dumps(row) + "\n")
+    return str(path)
+
+
+def told(stages: dict[str, Any]) -> list[Finding]:
+    for stage in stages.values():
+        if stage["method"] not in ("evaluate", "command") and "use" not in stage:
+            stage.setdefault("global_batch", 8)
+    text = json.dumps({"launcher": 1, "name": "mine", "stages": stages})
+    return findings(
+        recipe_of(text, "r"), tokenizer_of, first_row, lambda path: Path(path).read_text()
+    )
+
+
+def one(stages: dict[str, Any]) -> Finding:
+    (found,) = told(stages)
+    return found
+
+
+def sft(policy: str, data: str, **more: Any) -> dict[str, Any]:
+    return {"method": "sft", "model": policy, "data": {"path": data}, **more}
+
+
+@pytest.fixture
+def chat(tmp_path: Path) -> str:
+    return rows(tmp_path / "chat.jsonl", {"messages": [TURN, ANSWER]})
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> str:
+    return rows(tmp_path / "pairs.jsonl", DPO_ROW)
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> str:
+    return rows(tmp_path / "prompts.jsonl", {"prompt": [TURN]})
+
+
+def test_what_goes_together_is_passed_over_in_silence(
+    tmp_path: Path, chat: str, pairs: str, prompts: str
+) -> None:
+    base = model(tmp_path / "base")
+    reward_model = model(tmp_path / "rm", classifier=True)
+    assert not told(
+        {
+            "sft": sft(base, chat),
+            "dpo": {"method": "dpo", "policy": "stage:sft", "data": {"path": pairs}},
+            "ppo": {"method": "ppo", "policy": "stage:dpo", "reward_model": reward_model,
+                    "data": {"path": prompts}},
+        }
+    )  # fmt: skip
+
+
+def test_nothing_is_said_of_models_that_are_not_here(chat: str) -> None:
+    assert not told({"sft": sft("owner/unknown", chat, train={"assistant_only_loss": True})})
+
+
+def test_messages_want_a_chat_template(tmp_path: Path, chat: str) -> None:
+    base = model(tmp_path / "base", template=None)
+    found = one({"sft": sft(base, chat)})
+    assert found.fatal and found.key == "stages.sft.data"
+    assert "has no chat template; start from an instruct model, or give the stage a" in found.text
+    assert not told({"sft": sft(base, chat, chat_template=CHAT)})
+    (tmp_path / "own.jinja").write_text(CHAT)
+    own = {"chat_template_path": str(tmp_path / "own.jinja")}
+    assert not told({"sft": sft(base, chat, train=own)})
+    other = {"chat_template_path": model(tmp_path / "instruct")}
+    assert not told({"sft": sft(base, chat, train=other)})
+    text = rows(tmp_path / "text.jsonl", {"text": "a"})
+    assert not told({"sft": sft(base, text)})
+
+
+def test_a_later_stage_has_the_template_that_an_earlier_one_was_given(
+    tmp_path: Path, chat: str, pairs: str
+) -> None:
+    base = model(tmp_path / "base", template=None)
+    dpo = {"method": "dpo", "policy": "stage:sft", "data": {"path": pairs}}
+    assert not told({"sft": sft(base, chat, chat_template=CHAT), "dpo": dict(dpo)})
+    said = [finding.key for finding in told({"sft": sft(base, chat), "dpo": dict(dpo)})]
+    assert said == ["stages.sft.data", "stages.dpo.data"]
+
+
+def test_prompts_that_become_conversations_count_as_messages(tmp_path: Path) -> None:
+    base = model(tmp_path / "base", template=None)
+    data = {"path": "owner/prompts", "system_prompt": "Think."}
+    grpo = {"method": "grpo", "policy": base, "data": data, "rewards": {"repetition": "repetition"}}
+    assert one({"grpo": grpo}).key == "stages.grpo.data"
+
+
+def test_columns_of_messages_and_of_text_do_not_mix(tmp_path: Path) -> None:
+    base = model(tmp_path / "base")
+    data = rows(tmp_path / "d.jsonl", {**DPO_ROW, "prompt": "a"})
+    dpo: dict[str, Any] = {"method": "dpo", "policy": base, "data": {"path": data}}
+    assert "or leave the prompt out (`keep: [chosen, rejected]`)" in one({"dpo": dpo}).text
+    dpo["data"]["keep"] = ["chosen", "rejected"]
+    assert not told({"dpo": dpo})
+
+
+def test_a_reward_model_reads_messages_through_a_template_of_its_own(
+    tmp_path: Path, prompts: str
+) -> None:
+    policy = model(tmp_path / "policy")
+    ppo = {"method": "ppo", "policy": policy, "data": {"path": prompts}}
+    bare = model(tmp_path / "bare", template=None, classifier=True)
+    found = one({"ppo": {**ppo, "reward_model": bare}})
+    assert found.fatal and found.key == "stages.ppo.reward_model"
+    other = model(tmp_path / "other", template=CHAT + "x", classifier=True)
+    found = one({"ppo": {**ppo, "reward_model": other}})
+    assert not found.fatal and "shares the policy's vocabulary and not its chat" in found.text
+    family = (*WORDS, "c")
+    foreign = model(tmp_path / "foreign", family, template=CHAT + "x", classifier=True)
+    assert not told({"ppo": {**ppo, "reward_model": foreign}})
+    grpo = {"method": "grpo", "policy": policy, "data": {"path": prompts},
+            "rewards": {"taste": bare}}  # fmt: skip
+    assert one({"grpo": grpo}).key == "stages.grpo.rewards.taste"
+
+
+@pytest.mark.parametrize(
+    ("method", "role"), [("dpo", "reference"), ("ppo", "value_model"), ("kto", "reference")]
+)
+def test_models_that_read_the_policy_s_tokens_number_them_alike(
+    tmp_path: Path, pairs: str, prompts: str, method: str, role: str
+) -> None:
+    policy, other = model(tmp_path / "policy"), model(tmp_path / "other", (*WORDS[::-1],))
+    stage = {"method": method, "policy": policy, role: other,
+             "data": {"path": prompts if method == "ppo" else pairs}}  # fmt: skip
+    if method == "ppo":
+        stage["reward_model"] = model(tmp_path / "rm", classifier=True)
+    found = one({method: stage})
+    assert found.fatal and found.key == f"stages.{method}.{role}"
+    assert "take one of the policy's family" in found.text
+
+
+def test_padding_apart_from_the_end_is_wanted_or_a_token_that_could_serve(
+    tmp_path: Path, chat: str
+) -> None:
+    words = ("<|im_start|>", "<|im_end|>", "a")
+    bare = model(tmp_path / "bare", words, pad_token="<|im_end|>")
+    found = one({"sft": sft(bare, chat)})
+    assert found.fatal and "no padding token apart from its end token" in found.text
+    spare = model(tmp_path / "spare", (*words, "<|endoftext|>"), pad_token=None)
+    assert not told({"sft": sft(spare, chat)})
+
+
+def test_tokens_that_the_vocabulary_lacks_are_told(tmp_path: Path, chat: str) -> None:
+    found = one(
+        {"sft": sft(model(tmp_path / "a", eos_token="<eos>"), chat, chat_template="{{eos_token}}")}
+    )
+    assert found.fatal and "eos_token '<eos>' is not in the vocabulary" in found.text
+    found = one({"sft": sft(model(tmp_path / "b"), chat, train={"pad_token": "<none>"})})
+    assert found.fatal and found.key == "stages.sft.train.pad_token"
+    found = one({"sft": sft(model(tmp_path / "c", eos_token=None), chat)})
+    assert found.fatal and "has no end token" in found.text
+
+
+def test_a_template_whose_turns_end_otherwise_than_the_model_stops_is_told(
+    tmp_path: Path, chat: str
+) -> None:
+    base = model(tmp_path / "base", eos_token="<|endoftext|>")
+    found = one({"sft": sft(base, chat)})
+    assert not found.fatal and "set `train.eos_token: '<|im_end|>'`" in found.text
+    assert not told({"sft": sft(base, chat, train={"eos_token": "<|im_end|>"})})
+
+
+def test_tokens_past_the_embedding_are_told(tmp_path: Path, chat: str) -> None:
+    found = one({"sft": sft(model(tmp_path / "a", rows=5), chat)})
+    assert not found.fatal and "numbers its tokens up to 5, and the model's" in found.text
+    found = one({"sft": sft(model(tmp_path / "b", rows=3), chat)})
+    assert found.fatal and "pad '<pad>' among those without one" in found.text
+    large = model(tmp_path / "large", (*WORDS, "c"))
+    found = one({"sft": sft(model(tmp_path / "small"), chat, tokenizer=large)})
+    assert found.fatal and "name the model's own tokenizer" in found.text
+
+
+def test_assistant_only_loss_wants_marks_messages_or_a_template_that_trl_knows(
+    tmp_path: Path, chat: str
+) -> None:
+    masked: dict[str, Any] = {"train": {"assistant_only_loss": True}}
+    base = model(tmp_path / "base")
+    found = one({"sft": sft(base, chat, **masked)})
+    assert found.fatal and "put {% generation %}" in found.text
+    marked = CHAT.replace("{{ m['content'] }}", "{%- generation -%}{% endgeneration %}")
+    assert not told({"sft": sft(base, chat, chat_template=marked, **masked)})
+    text = rows(tmp_path / "text.jsonl", {"text": "a"})
+    found = one({"sft": sft(base, text, **masked)})
+    assert found.fatal and "the rows are text" in found.text
+
+
+def test_a_finished_model_stands_in_for_a_stage(tmp_path: Path, pairs: str) -> None:
+    done = model(tmp_path / "done", template=None)
+    stages = {
+        "sft": {"method": "sft", "use": done},
+        "dpo": {"method": "dpo", "policy": "stage:sft", "data": {"path": pairs}},
+    }
+    assert one(stages).key == "stages.dpo.data"
+
+
+def test_candidates_of_an_evaluation_read_messages_too(tmp_path: Path, prompts: str) -> None:
+    bare = model(tmp_path / "bare", template=None)
+    stage = {"method": "evaluate", "candidates": {"it": bare}, "data": {"path": prompts}}
+    assert one({"eval": stage}).key == "stages.eval.candidates.it"
+
+
+def test_a_tokenizer_is_read_in_every_form_that_it_is_saved_in(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    assert read_tokenizer(folder, "m") is None
+    named = [{"name": "tools", "template": "t"}, {"name": "default", "template": "d"}]
+    token = {"content": "</s>", "lstrip": False}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": named, "eos_token": token})
+    )
+    (folder / "special_tokens_map.json").write_text('{"pad_token": "<unk>", "eos_token": "x"}')
+    unigram = {"type": "Unigram", "vocab": [["<unk>", 0.0], ["</s>", -1.5]]}
+    added = [{"id": 7, "content": "<x>", "special": True}]
+    (folder / "tokenizer.json").write_text(json.dumps({"model": unigram, "added_tokens": added}))
+    (folder / "config.json").write_text('{"text_config": {"vocab_size": 9}}')
+    found = read_tokenizer(folder, "m")
+    assert found is not None
+    assert (found.template, found.eos, found.pad, found.rows) == ("d", "</s>", "<unk>", 9)
+    assert found.vocabulary == {"<unk>": 0, "</s>": 1, "<x>": 7}
+    (folder / "chat_template.jinja").write_text("j")
+    (folder / "tokenizer.json").write_text("{")
+    again = read_tokenizer(folder, "m")
+    assert again is not None and again.template == "j" and again.vocabulary is None
+
+
+def test_a_model_in_the_hub_s_cache_is_read_there(tmp_path: Path) -> None:
+    model(tmp_path / "models--owner--name" / "snapshots" / "abc")
+    found = tokenizer_of("owner/name", tmp_path)
+    assert found is not None and found.name == "owner/name" and found.template == CHAT
+    assert tokenizer_of("owner/other", tmp_path) is None
+    assert tokenizer_of("owner/name", None) is None
+
+
+def test_a_large_vocabulary_takes_milliseconds(tmp_path: Path) -> None:
+    words = tuple(f"token-{number}" for number in range(150_000))
+    model(tmp_path / "m", (*WORDS, *words))
+    started = time.process_time()
+    assert tokenizer_of(str(tmp_path / "m")) is not None
+    assert time.process_time() - started < 0.5
+
+
+def test_validate_plan_and_submit_refuse_what_does_not_go_together(tmp_path: Path) -> None:
+    chat = rows(tmp_path / "chat.jsonl", {"messages": [TURN, ANSWER]})
+    base = model(tmp_path / "base", template=None)
+    recipe = {"launcher": 1, "name": "mine", "stages": {"sft": sft(base, chat, global_batch=8)}}
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    for verb in ("validate", "plan", "submit"):
+        ended = launcher(verb, "r.yaml", folder=tmp_path, code=2)
+        assert "stages.sft.data: the rows are messages, and the tokenizer" in ended.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_tiny_recipes_go_together() -> None:
+    for path in sorted((ROOT / "recipes" / "tiny").glob("*.yaml")):
+        recipe = load_recipe(str(path))
+        assert not findings(recipe, tokenizer_of, first_row, lambda path: None), path
