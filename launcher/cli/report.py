@@ -14,6 +14,7 @@ from launcher.cli import output, results, settings
 def command(run: str | None, runs: Path, as_json: bool) -> None:
     """Print the results of RUN (the newest without a name)."""
     from launcher.records import files
+    from launcher.report import signs
     from launcher.run import act, folder
 
     found = folder.find(runs, run)
@@ -26,6 +27,6 @@ def command(run: str | None, runs: Path, as_json: bool) -> None:
         }
         output.data("report", {"run": state.run, "stages": state.stages, "evaluations": {
             name: value for name, value in evaluations.items() if value is not None
-        }})  # fmt: skip
+        }, "warnings": signs.of_run(found, plan)})  # fmt: skip
     else:
         output.text(results.render(found, plan, state))

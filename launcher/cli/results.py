@@ -8,13 +8,13 @@ from launcher.plan.types import Plan
 from launcher.records import attempts, files
 from launcher.records.measurement import STEP
 from launcher.records.paths import RunPaths
-from launcher.report import evaluation
+from launcher.report import evaluation, signs
 from launcher.run.state import RunState
 
 
 def render(run: RunPaths, plan: Plan, state: RunState) -> str:
     """The table of stages, what they took, then each evaluation that is there."""
-    parts = [state_text.render(state)]
+    parts = [state_text.render(state, signs.of_run(run, plan))]
     measured = _measured(run, plan)
     if measured:
         parts.append(measured)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 
 from launcher.cli.output import duration, gib, printable, table
+from launcher.report.signs import Sign
 from launcher.run.state import RunState, StageState
 
 
-def render(state: RunState) -> str:
-    """One line a stage, under the run's own."""
+def render(state: RunState, signs: Mapping[str, Sequence[Sign]] | None = None) -> str:
+    """One line a stage, under the run's own, and one for each sign of trouble."""
     header = ("stage", "method", "state", "job", "time", "peak memory", "")
     rows = [
         (
@@ -23,7 +25,11 @@ def render(state: RunState) -> str:
         )
         for stage in state.stages
     ]
-    return f"{printable(state.run)}: {state.state}\n\n{table(header, rows)}"
+    warnings = [
+        f"! {stage}: {sign.text}" for stage, found in (signs or {}).items() for sign in found
+    ]
+    parts = [f"{printable(state.run)}: {state.state}", table(header, rows), *warnings]
+    return "\n\n".join(parts)
 
 
 def elapsed(stage: StageState) -> float | None:

@@ -13,11 +13,16 @@ from launcher.cli import output, settings, state_text
 @settings.json_option
 def command(run: str | None, runs: Path, as_json: bool) -> None:
     """Show how RUN (the newest without a name) stands. It asks, and changes nothing."""
+    from launcher.report.signs import of_run
     from launcher.run import act, folder
 
     found = folder.find(runs, run)
-    state = act.look(found, folder.load_plan(found))
+    plan = folder.load_plan(found)
+    state, signs = act.look(found, plan), of_run(found, plan)
     if as_json:
-        output.data("status", {"state": state.state, "run": state.run, "stages": state.stages})
+        output.data(
+            "status",
+            {"state": state.state, "run": state.run, "stages": state.stages, "warnings": signs},
+        )
     else:
-        output.text(state_text.render(state))
+        output.text(state_text.render(state, signs))

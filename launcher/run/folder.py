@@ -15,8 +15,7 @@ from launcher.errors import LauncherError, UsageError
 from launcher.plan.document import plan_from_json, plan_to_json
 from launcher.plan.runnable import check_runnable
 from launcher.plan.types import Plan
-from launcher.recipe.rewards import LIBRARY
-from launcher.recipe.types import Stage
+from launcher.plan.user_files import user_files
 from launcher.records import files, journal
 from launcher.records.paths import RunPaths
 
@@ -139,19 +138,9 @@ def _snapshot(run: RunPaths, plan: Plan) -> None:
         files.private_folder(run.code) / _PACKAGE.name,
         ignore=shutil.ignore_patterns("__pycache__", "share"),
     )
-    for stage in plan.stages:
-        for function in _user_functions(stage.stage):
-            path, _, _ = function.rpartition(":")
-            copy = run.user_file(path)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+    for path in user_files(plan):
+        copy = run.user_file(path)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
     for copied in run.code.rglob("*"):
         copied.chmod(files.PRIVATE_FOLDER if copied.is_dir() else files.PRIVATE_FILE)
-
-
-def _user_functions(stage: Stage) -> Iterator[str]:
-    """Every `/abs/file.py:function` of the stage."""
-    yield from stage.scores.values()
-    for reward in stage.rewards:
-        if reward.function is not None and reward.function not in LIBRARY:
-            yield reward.function

@@ -235,8 +235,8 @@ def test_two_processes_stop_and_go_on_to_the_same_weights(
 
 @pytest.fixture
 def sharper(tmp_path: Path) -> str:
-    """The tiny model with larger embeddings. An adapter leaves the head as it is, and that of random
-    weights can hardly prefer one token to another."""
+    """The tiny model with larger embeddings: an adapter leaves the head as it is, and that of the
+    tiny model can hardly prefer one token to another."""
     model = AutoModelForCausalLM.from_pretrained(BASE)
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(5)
