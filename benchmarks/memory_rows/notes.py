@@ -23,9 +23,12 @@ def metric(row: Row) -> tuple[Metric, str | None]:
         return "total", None
     if "active" in text:
         return "allocated", None
+    if "max_memory" in text:
+        return "allocated", f"what {text!r} counts is not stated"
+    # What people read off their screen is the whole process.
     if not text or "unstated" in text:
-        return "reserved", "what the figure counts is not stated"
-    return "allocated", f"what {text!r} counts is not stated"
+        return "total", "what the figure counts is not stated"
+    return "total", f"what {text!r} counts is not stated"
 
 
 def precision(row: Row) -> tuple[Dtype, bool]:
@@ -61,6 +64,13 @@ def repeats_heads(family: str, version: str) -> bool:
 
 def older(version: str, *than: int) -> bool:
     return tuple(int(part) for part in version.split(".")[: len(than)]) < than
+
+
+def of_its_time(row: Row) -> str:
+    """A version of transformers from before or after 4.46 (October 2024), by the month of the paper
+    that has the row, or by the present one."""
+    paper = re.search(r"arxiv\.org/\w+/(\d{4})\.", row.url)
+    return "4.40" if paper and paper[1] < "2410" else "4.56"
 
 
 def version(row: Row, package: str) -> str | None:

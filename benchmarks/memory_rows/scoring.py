@@ -11,7 +11,7 @@ from benchmarks.memory_rows.row import Row
 from benchmarks.memory_rows.score import Point, Verdict
 from launcher.cluster.gpu_types import gpu_of
 from launcher.memory.estimate import estimate
-from launcher.memory.process import EXPANDABLE
+from launcher.memory.pool import EXPANDABLE
 from launcher.memory.types import GIB, MemoryEstimate, Phase
 from launcher.plan.margin import learned
 

@@ -17,7 +17,8 @@ from launcher.memory.head import Output
 from launcher.memory.host import host_memory, node_items
 from launcher.memory.lengths import Lengths, lengths, whole
 from launcher.memory.models import REWARDS, Resident, residents, scores
-from launcher.memory.passes import Batch, kept, merge, read, total, training
+from launcher.memory.passes import Batch, kept, merge, read, through, total, training
+from launcher.memory.pool import idle
 from launcher.memory.process import around
 from launcher.memory.stack import Stack, beside, gathered, stack_of, width
 from launcher.memory.states import States, exchange, states
@@ -46,16 +47,16 @@ def estimate(
     stack = stack or stack_of(stage, settings)
     job = _Job(stage, residents(stage, shapes), settings, stack)
     phases = job.evaluation() if stage.method == "evaluate" else job.training()
-    made = tuple(_phase(name, items, settings, stack) for name, items in phases)
+    made = tuple(_phase(name, items, job) for name, items in phases)
     offloaded = sum(each.host for each in job.held.values())
     host = host_memory(job.models, stage, settings, offloaded, max(each.total for each in made))
     return MemoryEstimate(made, host, node_items(settings))
 
 
-def _phase(name: str, items: Items, settings: Settings, stack: Stack) -> Phase:
-    rounded = {item: round(size) for item, size in items.items()}
-    whole_items = rounded | around(sum(rounded.values()), settings, stack)
-    return Phase(name, {item: size for item, size in whole_items.items() if size})
+def _phase(name: str, items: Items, job: _Job) -> Phase:
+    held = {**items, "fragmentation": job.idle(name, items), **around(job.settings)}
+    rounded = {item: round(size) for item, size in held.items()}
+    return Phase(name, {item: size for item, size in rounded.items() if size})
 
 
 @dataclass
@@ -201,6 +202,18 @@ class _Job:
             ("score", merge((alone(largest), self._gathered((largest,)), scored))),
             ("reward", merge((alone(reward), self._gathered((reward,)), judged))),
         ]
+
+    def idle(self, phase: str, items: Items) -> float:
+        """What the allocator holds beside `items`."""
+        if self.settings.device == "cpu":
+            return 0.0
+        main, block, logits = self.models[0], 0.0, 0.0
+        if phase == "loss" and not self.stack.expandable:
+            sequences = self.settings.micro_batch * METHODS[self.stage.method].sequences_per_row
+            batch, kind = self._batch(sequences), self.kind(main)
+            block = sum(through(kind, batch.tokens, batch.length).values())
+            logits = 2.0 * batch.sequences * batch.scored * main.shape.vocab
+        return idle(phase, items, self.settings, self.stack, block=block, logits=logits)
 
     def kind(self, model: Resident, *, trains: bool = True) -> Kind:
         """How `model` is walked; what only reads is in the precision of the products."""

@@ -56,16 +56,16 @@ def sizes(shape: ModelShape) -> dict[str, tuple[int, int]]:
 
 
 def adapter_parameters(peft: Peft, shape: ModelShape) -> int:
-    """r × (inputs + outputs) for each adapted layer (with DoRA another output), and the modules
-    trained whole."""
+    """r × (inputs + outputs) for each adapted layer; with DoRA another output."""
     layers = sizes(shape)
     each = sum(
         peft.r * sum(layers[name]) + (layers[name][1] if peft.dora else 0)
         for name in targets(peft, shape)
     )
-    saved = sum(
-        shape.embedding_parameters
-        for name in peft.modules_to_save
-        if name in ("embed_tokens", "lm_head")
-    )
-    return shape.layers * each + saved
+    return shape.layers * each
+
+
+def whole_parameters(peft: Peft, shape: ModelShape) -> int:
+    """Of the modules that train whole beside the adapters: copies of embedding and head."""
+    names = [name for name in peft.modules_to_save if name in ("embed_tokens", "lm_head")]
+    return len(names) * shape.embedding_parameters

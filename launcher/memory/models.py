@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from launcher.memory.lora import adapter_parameters, sizes
+from launcher.memory.lora import adapter_parameters, sizes, whole_parameters
 from launcher.models.types import ModelShape
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Stage
@@ -29,6 +29,9 @@ class Resident:
     trained: int
     adapters: bool = False
     """Whether what trains are adapters on a frozen base."""
+    whole: int = 0
+    """Of the trained ones, those of modules that train whole beside adapters: they keep the base's
+    precision."""
 
     @property
     def parameters(self) -> int:
@@ -92,11 +95,13 @@ def _reads_reference(stage: Stage) -> bool:
 def _trained(stage: Stage, role: str, shape: ModelShape) -> Resident:
     # A reward model has a score of one output in place of the LM head; PPO's value head is one
     # such row beside it.
-    whole = shape.trunk_parameters if stage.method == "reward" else shape.parameters
+    base = shape.trunk_parameters if stage.method == "reward" else shape.parameters
     head = shape.hidden if stage.method in ("reward", "ppo") else 0
     if stage.peft is None:
-        return Resident(role, shape, 0, whole + head)
-    return Resident(role, shape, whole, adapter_parameters(stage.peft, shape) + head, adapters=True)
+        return Resident(role, shape, 0, base + head)
+    whole = whole_parameters(stage.peft, shape)
+    trained = adapter_parameters(stage.peft, shape) + whole + head
+    return Resident(role, shape, base, trained, adapters=True, whole=whole)
 
 
 def _size(role: str, shape: ModelShape) -> int:

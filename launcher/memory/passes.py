@@ -54,13 +54,15 @@ def training(
     def size(live: Live, times: int = 1) -> Items:
         return {name: each * times for name, each in bytes_of(live, tokens, length).items()}
 
-    fixed = {"activations": _positions(kind, batch)}
+    fixed = {"activations": _positions(kind, batch)} | _pieces(kind, output, scored)
     bottom = size(first.kept)
     left, above = size(end.gradients), size(block.gradients, layers - 1)
     if shards is not None:
         left, above = {}, {"gradients": shards}
     elif not keeps_gradients and output != "score":
         left = _waiting(kind)
+    flat = _flat(kind, output)
+    left = merge((left, flat))
     whole = merge((fixed, bottom, size(block.kept, layers - 1)))
     # The last block's own kept memory is among its moments; of a model of one it is the first's.
     below = merge((fixed, bottom, size(block.kept, layers - 2))) if layers > 1 else fixed
@@ -81,7 +83,7 @@ def training(
             (whole, end.backward.highest(tokens, length)),
             (below, left, inner),
             (fixed, left, above, lowest),
-            (left, above, size(block.gradients), _embedding(kind, tokens, keeps_gradients)),
+            (left, flat, above, size(block.gradients), _embedding(kind, tokens, keeps_gradients)),
             *(
                 [_held_by_fsdp(kind, batch, whole, lowest)]
                 if shards is not None and checkpointing
@@ -179,6 +181,22 @@ def _waiting(kind: Kind) -> Items:
     if not (kind.full and kind.shape.tied_embeddings):
         return {}
     return {"gradients": float(kind.shape.embedding_parameters * width(kind.stack.weights))}
+
+
+def _pieces(kind: Kind, output: Output, scored: int) -> Items:
+    """A list of pieces of the logits is a variable of the loop over batches: it lives until the
+    next ones are there."""
+    if kind.stack.loss != "pieces" or output == "score":
+        return {}
+    return {"logits": float(scored * kind.shape.vocab * width(kind.stack.compute))}
+
+
+def _flat(kind: Kind, output: Output) -> Items:
+    """Embedding and head are one flat parameter to FSDP: the head's gradient waits for the
+    embedding's, and at the end both are laid into one tensor of twice that size."""
+    if not (kind.full and kind.stack.sharding == "fsdp") or output == "score":
+        return {}
+    return {"gradients": float(kind.shape.embedding_parameters * width(kind.stack.compute))}
 
 
 def _embedded(kind: Kind, tokens: int, checkpointing: bool) -> Items:

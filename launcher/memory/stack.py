@@ -53,6 +53,9 @@ class Stack:
     `cross_entropy`, which needs no log-softmax and writes the gradient over the logits."""
     sharding: Literal["zero", "fsdp"] = "zero"
     """Whose rules divide states where `Settings.zero_stage` is above 0."""
+    whole_buckets: bool = False
+    """Whether DeepSpeed's gradient buckets are larger than what trains (our configs see to it that
+    they are not)."""
     reentrant: bool = False
     """Whether checkpoints are torch's older kind, which makes a whole block again before it walks
     it, and holds its output and that one's gradient until it has."""
@@ -68,6 +71,9 @@ class Stack:
     packs (transformers before 5), and not one parameter a block."""
     quantized_keeps: Dtype | None = None
     """In what precision quantized layers keep their input (bitsandbytes before 0.43)."""
+    quantized_head: bool = False
+    """Whether the head is packed, too, and the embedding that bitsandbytes' own one has replaced is
+    still there (Lightning's plugin under LitGPT)."""
     joint_qkv: bool = False
     """Whether queries, keys and values are views of one projection, which the values keep whole."""
     keeps_cache: bool = False

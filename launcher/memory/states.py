@@ -19,6 +19,11 @@ BASE_BYTES: dict[Base, float] = {
 byte for it and a float32 for 256 of those. GPTQ: a half-precision scale and 4 bits for 128."""
 
 
+SUB_GROUP = 1_000_000_000
+"""Elements of a part of the states that ZeRO 3 updates at once (`sub_group_size`, DeepSpeed's
+default)."""
+
+
 @dataclass(frozen=True)
 class States:
     """Bytes on one device, and on the host for one process."""
@@ -44,25 +49,37 @@ def states(model: Resident, stack: Stack, settings: Settings) -> States:
     for a trained parameter on n processes, in bytes (`benchmarks/zero_states.py` measures them):
     the weight, 2 (in float32: 4), at ZeRO 3 divided by n; master and moments, 12/n; the gradient,
     at ZeRO 1 whole (2), at ZeRO 2 a float32 part (4/n), which at ZeRO 3 stays between steps; and
-    at the step a float32 copy of that part (at ZeRO 2 only a double of its largest parameter).
-    FSDP divides weights, gradients and moments, each in its own width.
+    at the step a float32 copy of that part, at ZeRO 3 `SUB_GROUP` elements at a time (at ZeRO 2
+    only a double of its largest parameter). FSDP divides weights, gradients and moments, each in
+    its own width; with its parameters on the host they all are there.
     """
-    n, trained = settings.processes, model.trained
-    own = width(stack.adapters if model.adapters else stack.weights)
     frozen = _frozen(model, stack)
-    fsdp = stack.sharding == "fsdp" and settings.zero_stage > 0
-    if settings.zero_stage == 0 or fsdp:
-        rule, shards = optimizer(stack.optimizer), n if fsdp else 1
-        moments = int((rule.moments * own + rule.fixed) * trained / shards)
-        return States(
-            weights=(frozen + own * trained) // shards,
-            gradients=_fsdp_gradients(model, stack, settings) if fsdp else own * trained,
-            optimizer=0 if rule.paged else moments,
-            step=int(rule.copies * own * trained / shards + rule.work * _largest(model)),
-            host=moments if rule.paged else 0,
-            buckets=own * trained if n > 1 and not fsdp else 0,
-        )
-    return _deepspeed(model, stack, settings, frozen)
+    if settings.zero_stage and stack.sharding == "zero":
+        return _deepspeed(model, stack, settings, frozen)
+    n, rule = settings.processes, optimizer(stack.optimizer)
+    size, fsdp = _trained_bytes(model, stack), settings.zero_stage > 0
+    shards = n if fsdp else 1
+    moments = int((rule.moments * size + rule.fixed * model.trained) / shards)
+    found = States(
+        weights=(frozen + size) // shards,
+        gradients=_fsdp_gradients(model, stack, settings) if fsdp else size,
+        optimizer=0 if rule.paged else moments,
+        step=int(rule.copies * size / shards + rule.work * _largest(model)),
+        host=moments if rule.paged else 0,
+        buckets=size if n > 1 and not fsdp else 0,
+    )
+    if fsdp and settings.offload == "all":
+        host = found.weights + found.gradients + moments + found.step
+        return States(0, 0, 0, 0, host)
+    return found
+
+
+def _trained_bytes(model: Resident, stack: Stack) -> int:
+    """Of the weights that train, each in its own width."""
+    if not model.adapters:
+        return width(stack.weights) * model.trained
+    own = width(stack.adapters) * (model.trained - model.whole)
+    return own + width(stack.weights) * model.whole
 
 
 def _fsdp_gradients(model: Resident, stack: Stack, settings: Settings) -> int:
@@ -70,8 +87,7 @@ def _fsdp_gradients(model: Resident, stack: Stack, settings: Settings) -> int:
     and those of a flat parameter are as large as that, frozen parts and all."""
     if settings.accumulation > 1:
         return width(stack.compute) * (model.parameters if stack.shared_units else model.trained)
-    own = stack.adapters if model.adapters else stack.weights
-    return width(own) * model.trained // settings.processes
+    return _trained_bytes(model, stack) // settings.processes
 
 
 def _deepspeed(model: Resident, stack: Stack, settings: Settings, frozen: int) -> States:
@@ -88,6 +104,8 @@ def _deepspeed(model: Resident, stack: Stack, settings: Settings, frozen: int) -
     else:
         weights //= n
         idle = gradients
+        # A group ends with the parameter that fills it.
+        step = min(step, 4 * (SUB_GROUP + _largest(model) // n))
     host = 0
     if settings.offload != "none":
         host += moments + step
@@ -116,6 +134,11 @@ def _frozen(model: Resident, stack: Stack) -> int:
     if stack.base == "dense":
         return size * model.frozen
     packed = _packed(model, stack)
+    if stack.quantized_head:
+        # As much again in full width stays, where the head's was.
+        return int(BASE_BYTES[stack.base] * (packed + model.shape.embedding_parameters)) + size * (
+            model.frozen - packed
+        )
     return int(BASE_BYTES[stack.base] * packed) + size * (model.frozen - packed)
 
 
@@ -139,8 +162,9 @@ def exchange(
     size = width(stack.weights)
     trained = sum(model.trained for model in models)
     total = sum(model.parameters for model in models)
+    reduce = settings.reduce_bucket if stack.whole_buckets else min(settings.reduce_bucket, trained)
     # Two gradient buckets, as communication overlaps with the backward pass.
-    items = {"buckets": 2 * size * min(settings.reduce_bucket, trained)}
+    items = {"buckets": 2 * size * reduce}
     if settings.zero_stage < 3:
         items["buckets"] += size * min(settings.allgather_bucket, trained)
         return items

@@ -290,7 +290,7 @@ class Search:
             kept = sum(each.weights + each.optimizer + each.gradients for each in held)
             step = sum(each.step for each in held)
             tensors = kept + max(step, sum(exchange(models, stack, settings).values()))
-        return tensors + sum(around(tensors, settings, stack).values())
+        return tensors + sum(around(settings).values())
 
     def _variants(self, layout: Layout, offload: bool) -> Iterator[dict[str, Any]]:
         gpu = self.cluster.gpus.get(layout.group.gpu or "")

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from benchmarks.memory_rows.case import Case
 from launcher.memory.lengths import lengths
-from launcher.memory.lora import adapter_parameters
+from launcher.memory.lora import adapter_parameters, whole_parameters
 from launcher.memory.states import BASE_BYTES
 
 
 def estimate(case: Case) -> float:
     shape, peft, settings = case.shapes["model"], case.stage.peft, case.settings
     length = lengths(case.stage, shape).total
-    trained = shape.parameters if peft is None else adapter_parameters(peft, shape)
+    trained = shape.parameters
+    if peft is not None:
+        trained = adapter_parameters(peft, shape) + whole_parameters(peft, shape)
     width = BASE_BYTES.get(case.stack.base, 2)
     gpus, stage = settings.processes, settings.zero_stage
     weights = width * shape.parameters / (gpus if stage == 3 else 1)

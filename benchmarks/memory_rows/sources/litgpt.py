@@ -91,13 +91,14 @@ def _case(row: Row, shape: ModelShape, given: Adapter, batch: int, keeps: Dtype)
         adapters=weights,
         # Quantized runs take bitsandbytes' paged AdamW, others torch's.
         optimizer="adamw_torch" if given.base == "dense" else "paged_adamw_32bit",
-        loss="stock",
+        loss="stock" if given.full else "pieces",
         sharding="fsdp" if sharded else "zero",
         # Keys and values are parts of one projection, and expanded to all heads.
         joint_qkv=True,
         repeated_heads=True,
         shared_units=True,
         quantized_keeps=keeps,
+        quantized_head=given.base != "dense",
     )
     gpus, micro, _ = notes.needed(row)
     accumulation = max(1, batch // (gpus * micro))

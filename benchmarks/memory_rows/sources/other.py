@@ -5,12 +5,17 @@ A row that states too little is not guessed at.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from benchmarks.memory_rows import notes
 from benchmarks.memory_rows.case import Case
 from benchmarks.memory_rows.row import Row
 from benchmarks.memory_rows.sources import common
 from launcher.memory.optimizers import OPTIMIZERS
 from launcher.memory.stack import Stack
+
+_BUCKET = 500_000_000
+"""DeepSpeed's own default, where a source shows no configuration."""
 
 
 def read(row: Row) -> Case:
@@ -25,8 +30,10 @@ def read(row: Row) -> Case:
         autocast=autocast,
         optimizer=optimizer if optimizer in OPTIMIZERS else "adamw_torch",
         attention="eager" if row.flash == "False" else "flash",
-        loss=notes.loss(released or "4.56"),
+        loss=notes.loss(released or notes.of_its_time(row)),
         sharding="fsdp" if notes.sharding(row).kind == "fsdp" else "zero",
+        whole_buckets=True,
     )
+    placed = replace(common.settings(row), reduce_bucket=_BUCKET, allgather_bucket=_BUCKET)
     native = "trl" in row.notes.lower() or "trl" in row.source.lower()
-    return common.case(row, shape, given, stack, common.settings(row), native=native, doubts=doubts)
+    return common.case(row, shape, given, stack, placed, native=native, doubts=doubts)

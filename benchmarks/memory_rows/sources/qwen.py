@@ -34,7 +34,7 @@ def profiling(row: Row) -> Case:
     weights, autocast = notes.precision(row)
     stack = Stack(weights=weights, compute=weights, autocast=autocast, adapters="float32")
     stack = replace(stack, optimizer="adamw_torch", loss="half", attention=_attention(row))
-    stack = replace(stack, joint_qkv=True)
+    stack = replace(stack, joint_qkv=True, whole_buckets=True)
     placed = common.settings(_told(row), accumulation=8)
     if given.full or placed.zero_stage == 3:
         placed = replace(
@@ -46,11 +46,19 @@ def profiling(row: Row) -> Case:
         )
     elif placed.processes > 1 or given.base == "gptq4":
         placed = replace(placed, zero_stage=2, reduce_bucket=_REDUCE, allgather_bucket=_ALLGATHER)
-    if placed.zero_stage:
-        stack = replace(stack, autocast=False)
+    if given.full or given.base != "dense":
+        # DeepSpeed runs without autocast; but LoRA's figures on four GPUs grow by float32 logits.
+        stack = replace(stack, autocast=autocast and not placed.zero_stage)
     targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     return common.case(
-        row, shape, given, stack, placed, targets=targets, dropout=0.05, unit=_DECIMAL
+        row,
+        shape,
+        given,
+        stack,
+        placed,
+        targets=targets,
+        dropout=0.05,
+        unit=_DECIMAL,
     )
 
 

@@ -11,18 +11,26 @@ from dataclasses import replace
 
 from benchmarks.memory_rows import notes
 from benchmarks.memory_rows.adapters import ATTENTION
-from benchmarks.memory_rows.case import Case
+from benchmarks.memory_rows.case import Case, Unknowable
 from benchmarks.memory_rows.row import Row
 from benchmarks.memory_rows.sources import common
 from launcher.memory.stack import Stack
 
-_ORDER = ("packed", "compile", "chunked", "ckpt", "optimizer_in_bwd", "offload", "8bit")
-"""Techniques of the README's table, in the order in which they are added."""
+_OTHERS = {
+    "offload": "activations are moved to the host",
+    "8bit": "activations are moved to the host",
+    "optimizer_in_bwd": "the optimizer steps during the backward pass",
+}
+"""Techniques of the README's table, the last first, that the launcher does not have."""
 _OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw8bit": "adamw_8bit", "pagedadamw": "paged_adamw"}
 
 
 def read(row: Row) -> Case:
     shape, given = common.read(row)
+    technique = _technique(row)
+    for name, what in _OTHERS.items():
+        if name in technique:
+            raise Unknowable(f"{what}, which the launcher does not do")
     weights, autocast = notes.precision(row)
     optimizer = row.optimizer.lower().split("+", 1)[0].replace(" ", "")
     sharded = notes.sharding(row).kind == "fsdp"
@@ -32,18 +40,17 @@ def read(row: Row) -> Case:
         autocast=autocast,
         adapters=weights,
         optimizer=_OPTIMIZERS.get(optimizer, "adamw_torch"),
-        loss="stock",
+        loss="pieces" if "chunked" in technique or "ckpt" in technique else "stock",
         sharding="fsdp" if sharded else "zero",
     )
     placed = common.settings(row)
-    doubts = ("what torch.compile fuses is not told",) if _compiled(row) else ()
+    compiled = technique and not ("full" in technique and "compile" not in technique)
+    doubts = ("what torch.compile fuses is not told",) if compiled else ()
     stack = replace(stack, attention="sdpa" if row.flash == "sdpa" else "flash")
     return common.case(row, shape, given, stack, placed, targets=ATTENTION, doubts=doubts)
 
 
-def _compiled(row: Row) -> bool:
-    """Whether the row comes at or after `compile` in the README's table."""
-    technique = row.notes.rsplit("cumulative technique:", 1)[-1].lower()
-    if "cumulative technique" not in row.notes:
-        return False
-    return not technique.strip().startswith("full") or "compile" in technique
+def _technique(row: Row) -> str:
+    """What a row of the README's table adds to those before it; empty for other rows."""
+    _, told, technique = row.notes.partition("cumulative technique:")
+    return technique.strip().lower() if told else ""
