@@ -54,9 +54,14 @@ def _load(data: Data | Part, path: str, split: str) -> Any:
 def _prepared(context: Context, rows: Any, tokenizer: Any) -> Any:
     data, method = context.stage.data, METHODS[context.stage.method]
     assert data is not None
-    rows = rows.rename_columns(
-        {theirs: ours for ours, theirs in data.columns.items() if theirs in rows.column_names}
-    )
+    names = {
+        theirs: ours
+        for ours, theirs in data.columns.items()
+        if theirs in rows.column_names and theirs != ours
+    }
+    # The recipe's word goes before a column that has the name already.
+    taken = [ours for ours in names.values() if ours in rows.column_names]
+    rows = rows.remove_columns(taken).rename_columns(names)
     if not any(set(needed) <= set(rows.column_names) for needed in method.columns):
         wanted = " or ".join(" + ".join(needed) for needed in method.columns)
         raise UsageError(

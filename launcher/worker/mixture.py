@@ -46,12 +46,8 @@ def conversations(rows: Any, system: str | None) -> Any:
             turns = [{"role": "system", "content": system}, *turns]
         return {"prompt": turns}
 
-    # The column changes its type, which `map` allows only where the old one is gone.
-    texts = rows.select_columns(["prompt"])
-    turned = texts.map(conversation, remove_columns=["prompt"])
-    return rows.remove_columns("prompt").add_column(
-        "prompt", turned["prompt"], feature=turned.features["prompt"]
-    )
+    # The column changes its type, which `map` allows only where the old one goes.
+    return rows.map(conversation, remove_columns=["prompt"])
 
 
 def _divided(data: Data, seed: int, load: Load) -> tuple[Any, Any]:
