@@ -37,8 +37,14 @@ def batches(stage: Stage, processes: int) -> list[tuple[int, int]]:
     if total % processes:
         return []
     own = total // processes
-    sizes = [pin] if pin else range(1, min(own, LARGEST_MICRO_BATCH) + 1)
+    sizes = [pin] if pin else range(_least(stage), min(own, LARGEST_MICRO_BATCH) + 1)
     return [(size, own // size) for size in sizes if own % size == 0]
+
+
+def _least(stage: Stage) -> int:
+    """KTO compares a row with others of its micro-batch, unless its loss is the one that does not."""
+    compares = stage.method == "kto" and stage.train.get("loss_type", "kto") == "kto"
+    return 2 if compares else 1
 
 
 def variants(

@@ -26,13 +26,8 @@ def check_runnable(plan: Plan) -> None:
 
 
 def _of_trl(planned: StagePlan) -> tuple[str, str] | None:
-    """What TRL would fall back from with no more than a line in a log, or stop at on the node."""
+    """What TRL would stop at on the node."""
     stage = planned.stage
-    if stage.method == "dpo" and stage.train.get("padding_free"):
-        return (
-            ".train.padding_free: the installed TRL's DPO trainer pads all the same",
-            "leave it out",
-        )
     if (
         stage.method == "kto"
         and stage.train.get("loss_type", "kto") == "kto"
@@ -49,9 +44,4 @@ def _of_quantization(planned: StagePlan, *, on_cpu: bool) -> tuple[str, str] | N
     peft = planned.stage.peft
     if peft is None or peft.quantization is None:
         return None
-    if peft.quantization == "int8" and peft.dora:
-        return (
-            ".peft: DoRA cannot read the weights of a base in int8",
-            "use `quantization: nf4`, or leave `dora` out",
-        )
     return None

@@ -12,8 +12,6 @@ from trl import DPOTrainer, KTOTrainer
 from launcher.errors import UsageError
 
 _REFERENCE = "reference.safetensors"
-_SMOOTHED = frozenset({"robust", "exo_pair", "aot", "aot_unpaired"})
-"""Losses of TRL that have a meaning of their own for `label_smoothing`."""
 
 
 class _Following:
@@ -58,21 +56,9 @@ class Dpo(_Following, DPOTrainer):
     """
 
     def __init__(self, *, args: Any, **options: Any) -> None:
-        share, losses = args.label_smoothing, args.loss_type
-        conservative = "sigmoid" in losses and share != 0
-        if conservative and _SMOOTHED & set(losses):
-            raise UsageError(
-                f"`label_smoothing` means one thing to `sigmoid` and another to "
-                f"{', '.join(sorted(_SMOOTHED & set(losses)))}",
-                hint="leave one of the losses out, or `label_smoothing`",
-            )
-        if conservative and not 0 < share < 0.5:
-            raise UsageError(
-                f"`label_smoothing` is {share:g}; it is the share of labels that are wrong",
-                hint="give a number from 0 to below 0.5",
-            )
         super().__init__(args=args, **options)
-        if conservative:
+        share = args.label_smoothing
+        if "sigmoid" in self.loss_types and share:
             self.loss_types = ["robust" if loss == "sigmoid" else loss for loss in self.loss_types]
             self.label_smoothing = -share / (1 - 2 * share)
 

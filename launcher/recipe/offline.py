@@ -1,0 +1,102 @@
+"""What of a stage that learns from data TRL stops at on the node, or leaves out in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from launcher.recipe.document import Node
+from launcher.recipe.reading import Reading
+from launcher.recipe.types import Peft
+
+DPO_LOSSES = (
+    *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard"),
+    *("aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
+)
+"""Every `loss_type` of the installed TRL's DPO."""
+PACKING = ("bfd", "bfd_split", "wrapped")
+_SMOOTHED = ("robust", "exo_pair", "aot", "aot_unpaired")
+"""Losses of DPO that have a meaning of their own for `label_smoothing`."""
+_OF_DIFFERENCES = (
+    *("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"),
+)
+"""Losses of DPO that are built on chosen less rejected, which any f-divergence can weigh."""
+
+
+def check(
+    reading: Reading,
+    node: Node,
+    at: str,
+    method: str,
+    train: Mapping[str, Any],
+    peft: Peft | None,
+) -> None:
+    """Note what is wrong with the stage's losses, packing and adapter, whatever it runs on."""
+    if method == "dpo":
+        found = [*_losses(train), *_reference(train, peft)]
+    elif method == "kto":
+        found = [*_reference(train, peft)]
+    elif method == "sft":
+        found = [*_packing(train)]
+    else:
+        found = []
+    block = node.get("train")
+    for key, text in found:
+        entry = block.get(key) if block is not None else None
+        reading.wrong_key(entry if entry is not None else node, f"{at}.train.{key}", text)
+    if peft is not None and peft.quantization == "int8" and peft.dora:
+        given = node.get("peft")
+        dora = given.get("dora") if given is not None else None
+        text = "DoRA cannot read back the weights of a base in int8; use `quantization: nf4`"
+        reading.wrong_key(dora if dora is not None else node, f"{at}.peft.dora", text)
+
+
+def _losses(train: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Key → what is wrong with it."""
+    given = train.get("loss_type") or "sigmoid"
+    losses = [given] if isinstance(given, str) else list(given)
+    unknown = [str(loss) for loss in losses if loss not in DPO_LOSSES]
+    if unknown:
+        yield "loss_type", f"no loss {', '.join(unknown)}; there are {', '.join(DPO_LOSSES)}"
+        return
+    weights = train.get("loss_weights")
+    if weights is not None and len(weights) != len(losses):
+        yield "loss_weights", f"{len(weights)} weights for {len(losses)} losses (`loss_type`)"
+    share = train.get("label_smoothing") or 0
+    smoothed = [loss for loss in losses if loss in _SMOOTHED]
+    if "sigmoid" in losses and share and smoothed:
+        text = f"means one thing to `sigmoid` and another to `{smoothed[0]}`; leave one loss out"
+        yield "label_smoothing", text
+    elif {"sigmoid", "robust"} & set(losses) and not 0 <= share < 0.5:
+        yield "label_smoothing", "it is the share of labels that are wrong: from 0 to below 0.5"
+    if "exo_pair" in losses and not share:
+        yield "loss_type", "exo_pair needs a `label_smoothing` above 0; its paper has 1e-3"
+    divergence = train.get("f_divergence_type") or "reverse_kl"
+    others = [loss for loss in losses if loss not in _OF_DIFFERENCES]
+    if divergence != "reverse_kl" and others:
+        yield "f_divergence_type", f"the loss {others[0]} has no form for {divergence}"
+    if train.get("use_weighting") and {"aot", "aot_unpaired"} & set(losses):
+        yield "use_weighting", "AOT sorts its pairs, so that no weight would meet its own"
+    if train.get("padding_free"):
+        yield "padding_free", "the installed TRL's DPO trainer pads all the same; leave it out"
+
+
+def _reference(train: Mapping[str, Any], peft: Peft | None) -> Iterator[tuple[str, str]]:
+    if not train.get("sync_ref_model"):
+        return
+    if peft is not None:
+        yield "sync_ref_model", "an adapter's reference is its base, which cannot follow it"
+    if train.get("precompute_ref_log_probs"):
+        yield "sync_ref_model", "what is computed before the training cannot follow it"
+
+
+def _packing(train: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    longest = train.get("max_length", 1024)
+    strategy = train.get("packing_strategy") or PACKING[0]
+    if strategy not in PACKING:
+        yield "packing_strategy", f"got {strategy!r}, expected one of {', '.join(PACKING)}"
+    if train.get("packing") and longest is None:
+        yield "max_length", "packing fills sequences up to `max_length`; state it"
+    if train.get("padding_free") and not train.get("packing") and longest is not None:
+        text = "it cuts nothing: set `max_length: null`, and keep long rows out of the data"
+        yield "padding_free", text
