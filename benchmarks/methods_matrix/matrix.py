@@ -2,119 +2,159 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
-from benchmarks.methods_matrix import checks
-from benchmarks.methods_matrix.cells import ADAPTERS, METHODS, SETUPS, WORDS, Cell, recipe
+from benchmarks.methods_matrix import checks, learning
+from benchmarks.methods_matrix.cells import ADAPTERS, LEARNING, METHODS, WORDS, Cell, recipe
 from benchmarks.methods_matrix.site import Failed, Site
-from launcher.recipe import methods
+from launcher.records.paths import RunPaths, StagePaths
 
 CHECKS = ("train", "resume", "next")
+LEARNS = "learns"
 YES = "yes"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One cell's findings: `yes`, or what was wrong in words."""
+    """One cell's findings."""
 
     method: str
     adapter: str
     setup: str
-    train: str
-    resume: str
-    next: str
+    found: dict[str, str]
+    """Check → `yes`, or what was wrong in words; those not reached are absent."""
     seconds: float
+    gains: tuple[float, ...] = ()
+    """Of each seed, in the unit of the method's goal."""
 
     @property
     def good(self) -> bool:
-        return all(getattr(self, check) == YES for check in CHECKS)
+        return all(self.found.get(check) == YES for check in expected(self.setup))
 
 
-def judge(site: Site) -> str:
-    """The folder of the reward model that cells with a judge share."""
-    run = site.finish(recipe(Cell("reward", "full", "one"), "", following=False))
-    return str(run.stage(METHODS["reward"].stage).model)
+def expected(setup: str) -> tuple[str, ...]:
+    """The checks of a setup's cells."""
+    return (LEARNS,) if setup == LEARNING else CHECKS
 
 
-def walk(
-    site: Site, cells: Sequence[Cell], say: Callable[[str], None], every_one: bool = False
-) -> Iterator[Row]:
-    """The findings of each cell, as they come. Cells of methods without a worker are `no worker`.
+class Walk:
+    """Runs cells, one at a time. What several cells start from is trained when first needed."""
 
-    Runs of a good cell are removed unless `every_one` is kept.
-    """
-    folder = judge(site) if any(METHODS[cell.method].judge for cell in cells) else ""
-    for cell in cells:
-        row = _cell(site, cell, folder)
-        told = "; ".join(f"{check}: {getattr(row, check)}" for check in CHECKS)
-        say(f"{cell.name} ({row.seconds:.0f} s): {told}")
-        if row.good and not every_one:
-            _forget(site.home / "runs", cell)
-        yield row
+    def __init__(self, site: Site, say: Callable[[str], None], *, keep: bool = False) -> None:
+        self._site, self._say, self._keep = site, say, keep
+
+    def rows(self, cells: Sequence[Cell]) -> Iterator[Row]:
+        """The findings of each cell, as they come. Runs of good cells are removed unless kept."""
+        for cell in cells:
+            began = time.monotonic()
+            found: dict[str, str] = {}
+            gains: tuple[float, ...] = ()
+            if cell.setup == LEARNING:
+                gains = self._learn(cell, found)
+            else:
+                self._check(cell, found)
+            seconds = round(time.monotonic() - began, 1)
+            row = Row(cell.method, cell.adapter, cell.setup, found, seconds, gains)
+            told = "; ".join(f"{check}: {said}" for check, said in found.items())
+            self._say(f"{cell.name} ({seconds:.0f} s): {told}")
+            if row.good and not self._keep:
+                for path in (self._site.home / "runs").glob(f"{cell.name}-*"):
+                    shutil.rmtree(path)
+            yield row
+
+    def _check(self, cell: Cell, found: dict[str, str]) -> None:
+        method, check = METHODS[cell.method], "train"
+        try:
+            judge = self._judge if method.judge else ""
+            run = self._site.finish(recipe(cell, judge, following=True))
+            # Its end says that the stage after has loaded what was made, and worked with it.
+            made = run.stage(method.stage)
+            checks.trained(made)
+            found[check] = YES
+            check = "next"
+            checks.the_trainers_logits(made, method.gives)
+            found[check] = YES
+            check = "resume"
+            stopped = self._site.stop_and_finish(recipe(cell, judge, following=False), method.stage)
+            checks.the_same(stopped.stage(method.stage), made)
+            found[check] = YES
+        except Failed as error:
+            found[check] = str(error)
+
+    def _learn(self, cell: Cell, found: dict[str, str]) -> tuple[float, ...]:
+        goal, stage = learning.GOALS[cell.method], METHODS[cell.method].stage
+        gains = []
+        try:
+            judge = self._judge if METHODS[cell.method].judge else ""
+            for seed in learning.SEEDS:
+                run = self._site.finish(learning.recipe(cell, seed, self._policy, judge))
+                gains.append(round(learning.gain(run.stage(stage).metrics, goal.figure), 4))
+        except Failed as error:
+            found[LEARNS] = str(error)
+            return tuple(gains)
+        least = goal.least(cell.adapter)
+        found[LEARNS] = YES if min(gains) >= least else f"{_gained(goal, gains, least)}"
+        return tuple(gains)
+
+    @cached_property
+    def _policy(self) -> str:
+        """The folder of a model that has learned a little."""
+        return self._once("sft")
+
+    @cached_property
+    def _judge(self) -> str:
+        """The folder of a reward model."""
+        return self._once("reward")
+
+    def _once(self, method: str) -> str:
+        document = recipe(Cell(method, "full", "one"), "", following=False)
+        run = self._site.finish({**document, "name": f"shared-{method}"})
+        return str(_stage(run, method).model)
 
 
-def _cell(site: Site, cell: Cell, judge: str) -> Row:
-    began = time.monotonic()
-    found = dict.fromkeys(CHECKS, "not reached")
-    if not methods.METHODS[cell.method].runs:
-        found = dict.fromkeys(CHECKS, "no worker")
-        return Row(cell.method, cell.adapter, cell.setup, **found, seconds=0.0)
-    method = METHODS[cell.method]
-    check = CHECKS[0]
-    try:
-        run = site.finish(recipe(cell, judge, following=True))
-        # The run's end says that the stage after it has loaded what it made, and worked with it.
-        checks.trained(run.stage(method.stage))
-        found["train"] = YES
-        check = "next"
-        checks.the_trainers_logits(run.stage(method.stage), method.gives)
-        found["next"] = YES
-        check = "resume"
-        stopped = site.stop_and_finish(recipe(cell, judge, following=False), method.stage)
-        checks.the_same(stopped.stage(method.stage), run.stage(method.stage))
-        found["resume"] = YES
-    except Failed as error:
-        found[check] = str(error)
-    return Row(
-        cell.method, cell.adapter, cell.setup, **found, seconds=round(time.monotonic() - began, 1)
-    )
+def _stage(run: RunPaths, method: str) -> StagePaths:
+    return run.stage(METHODS[method].stage)
 
 
-def _forget(runs: Path, cell: Cell) -> None:
-    import shutil
-
-    for path in runs.glob(f"{cell.name}-*"):
-        shutil.rmtree(path)
+def _gained(goal: learning.Goal, gains: Sequence[float], least: float) -> str:
+    sign = -1 if goal.figure.startswith("-") else 1
+    told = ", ".join(f"{sign * gain:+.2g}" for gain in gains)
+    return f"{goal.name} {told} ({sign * least:+g} wanted)"
 
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown: a line for each method and adapter, a column for each setup, then what was wrong.
 
-    A cell says what held, in the order of `CHECKS`; one that is all well says so in one word.
+    A cell names the checks that held, or says `all`; one of three seeds says by how much the
+    method's goal rose or fell.
     """
-    head = "| method | adapter | " + " | ".join(WORDS[each] for each in SETUPS) + " |"
-    lines = [head, "|---|---|" + "---|" * len(SETUPS)]
+    lines = ["| method | adapter | " + " | ".join(WORDS.values()) + " |"]
+    lines.append("|---|---|" + "---|" * len(WORDS))
     wrong = []
     for method in METHODS:
         for adapter in ADAPTERS:
             here = {r.setup: r for r in rows if (r.method, r.adapter) == (method, adapter)}
             if here:
-                cells = [_word(here[each]) if each in here else "–" for each in SETUPS]
+                cells = [_word(here[each]) if each in here else "–" for each in WORDS]
                 lines.append(f"| {method} | {adapter} | " + " | ".join(cells) + " |")
             wrong += [
                 f"- {row.method}, {row.adapter}, {WORDS[row.setup]}, {check}: {said}"
                 for row in here.values()
-                for check in CHECKS
-                if (said := getattr(row, check)) not in (YES, "not reached")
+                for check, said in row.found.items()
+                if said != YES
             ]
     return "\n".join([*lines, *(["", *wrong] if wrong else [])])
 
 
 def _word(row: Row) -> str:
+    if row.setup == LEARNING and row.gains:
+        goal = learning.GOALS[row.method]
+        return _gained(goal, row.gains, goal.least(row.adapter))
     if row.good:
         return "all"
-    good = [check for check in CHECKS if getattr(row, check) == YES]
+    good = [check for check in expected(row.setup) if row.found.get(check) == YES]
     return ", ".join(good) if good else "none"
