@@ -36,7 +36,7 @@ SETTINGS: Mapping[str, Any] = {
     "rollouts": 40,
     "ppo_epochs": 4,
     "length": 32,
-    "learning_rate": 3e-3,
+    "learning_rate": 5e-3,
     "kl_coef": 0.01,
 }
 """Completions of a rollout, rollouts, passes over each, tokens of the longest completion, …"""

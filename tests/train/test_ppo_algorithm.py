@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 
 import pytest
 import torch
 
-from launcher.worker.ppo import algorithm
+from launcher.worker.ppo import algorithm, rollout
+from launcher.worker.ppo.kl import KLController
 
 SEEDS = range(5)
 
@@ -149,3 +151,83 @@ def test_the_score_is_paid_on_the_last_token_and_kl_on_each() -> None:
     rewards = algorithm.token_rewards(torch.tensor([2.0, -1.0]), log_ratio, mask, 0.5)
 
     assert torch.allclose(rewards, torch.tensor([[-0.05, 0.1, 1.85], [-1.2, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_the_kl_estimators_come_near_the_divergence_of_two_distributions(
+    estimator: algorithm.KLEstimator,
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(20, generator=generator, dtype=torch.float64)
+    policy = logits.log_softmax(0)
+    near = (logits + 0.1 * torch.randn(20, generator=generator, dtype=torch.float64)).log_softmax(0)
+    exact = (policy.exp() * (policy - near)).sum().item()
+
+    # The expectation over tokens as the policy draws them, written out.
+    estimate = (policy.exp() * algorithm.kl_estimate(policy - near, estimator)).sum().item()
+
+    # k2 is biased, by less than a tenth this near.
+    assert estimate == pytest.approx(exact, rel=0.1 if estimator == "k2" else 1e-9)
+    if estimator != "k1":
+        assert (algorithm.kl_estimate(policy - near, estimator) >= 0).all()
+
+
+def test_the_adaptive_weight_rises_above_the_target_and_falls_below_it() -> None:
+    controller = KLController(0.1, target=6.0, horizon=1000)
+
+    controller.update(kl=6.6, completions=100)  # a tenth too much
+    assert controller.coef == pytest.approx(0.1 * (1 + 0.1 * 0.1))
+    controller.coef = 0.1
+    controller.update(kl=600.0, completions=100)  # the error counts as 0.2 at most
+    assert controller.coef == pytest.approx(0.1 * (1 + 0.2 * 0.1))
+    controller.coef = 0.1
+    controller.update(kl=0.0, completions=100)
+    assert controller.coef == pytest.approx(0.1 * (1 - 0.2 * 0.1))
+
+
+def test_a_fixed_weight_stays_and_leaves_no_file(tmp_path: Path) -> None:
+    controller = KLController(0.1)
+
+    controller.update(kl=100.0, completions=100)
+    controller.save(tmp_path)
+
+    assert controller.coef == 0.1
+    assert not list(tmp_path.iterdir())
+
+
+def test_columns_that_are_padding_in_every_row_are_trimmed() -> None:
+    batch = {
+        "prompt_ids": torch.tensor([[0, 0, 5], [0, 6, 7]]),
+        "prompt_mask": torch.tensor([[0, 0, 1], [0, 1, 1]]),
+        "completion_ids": torch.tensor([[1, 2, 0, 0], [3, 0, 0, 0]]),
+        "completion_mask": torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]]),
+        "values": torch.tensor([[0.1, 0.2, 0.0, 0.0], [0.3, 0.0, 0.0, 0.0]]),
+        "num_items_in_batch": torch.tensor(3),
+    }
+
+    trimmed = rollout.trimmed(batch)
+
+    assert trimmed["prompt_ids"].tolist() == [[0, 5], [6, 7]]
+    assert trimmed["completion_ids"].tolist() == [[1, 2], [3, 0]]
+    assert trimmed["values"].shape == trimmed["completion_mask"].shape == (2, 2)
+    assert trimmed["num_items_in_batch"] == 3
+
+
+def test_rows_that_are_mixed_anew_stay_together() -> None:
+    torch.manual_seed(1)
+    ids = torch.arange(8)
+    batches = [
+        {
+            "completion_ids": part[:, None],
+            "values": 10.0 * part,
+            "num_items_in_batch": torch.tensor(8),
+        }
+        for part in ids.split(2)
+    ]
+
+    mixed = rollout.shuffled(batches)
+
+    assert [len(batch["values"]) for batch in mixed] == [2] * 4
+    found = torch.cat([batch["completion_ids"] for batch in mixed]).squeeze(-1)
+    assert found.tolist() != ids.tolist() and sorted(found.tolist()) == ids.tolist()
+    assert torch.equal(torch.cat([batch["values"] for batch in mixed]), 10.0 * found)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,26 @@ def test_all_wrong_keys_are_told_at_once(tmp_path: Path) -> None:
         ppo_task.config(tmp_path, beta=0.1, epsilon=0.3)
 
 
-@pytest.mark.parametrize(("key", "given"), [("gamma", 1.1), ("num_ppo_epochs", 0), ("lam", -0.1)])
-def test_a_number_out_of_range_is_refused(tmp_path: Path, key: str, given: float) -> None:
-    with pytest.raises(ValueError, match=f"`{key}` is {given}, it must be"):
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [
+        ("gamma", 1.1),
+        ("num_ppo_epochs", 0),
+        ("lam", -0.1),
+        ("kl_target", 0.0),
+        ("kl_estimator", "k4"),
+        ("kl_controller", "pid"),
+        ("reward_clip_range", [1.0, -1.0]),
+    ],
+)
+def test_a_value_out_of_range_is_refused(tmp_path: Path, key: str, given: Any) -> None:
+    with pytest.raises(ValueError, match=f"`{key}` is {re.escape(str(given))}, it must be"):
         ppo_task.config(tmp_path, **{key: given})
+
+
+def test_an_adaptive_weight_that_starts_at_zero_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`kl_coef` must start above 0"):
+        ppo_task.config(tmp_path, kl_controller="adaptive", kl_coef=0.0)
 
 
 def test_every_refused_key_is_one_that_grpo_has() -> None:

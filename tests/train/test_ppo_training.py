@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,50 @@ def test_adapters_and_value_head_train_while_the_base_is_the_reference(tmp_path:
         assert torch.equal(tensor, weights(resumed)[name]), name
 
 
+def test_an_adaptive_weight_moves_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    adaptive: dict[str, Any] = {
+        "kl_controller": "adaptive",
+        "kl_estimator": "k3",
+        "kl_target": 50.0,  # far above what comes, so that the weight falls
+        "kl_horizon": 100,
+        "save_strategy": "steps",
+        "save_steps": 6,
+    }
+    whole = ppo_task.trainer(tmp_path, **SEVERAL | adaptive)
+    whole.train()
+    resumed = ppo_task.trainer(tmp_path, **SEVERAL | adaptive)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+
+    # 16 completions a rollout, each time an error of −1 that counts as −0.2.
+    coefs = ppo_task.logged(whole, "objective/kl_coef")
+    assert coefs == pytest.approx([0.01, 0.01 * (1 - 0.2 * 16 / 100)])
+    assert resumed.kl.coef == whole.kl.coef == pytest.approx(coefs[1] * (1 - 0.2 * 16 / 100))
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
+
+
+def test_each_pass_over_a_rollout_makes_other_mini_batches(tmp_path: Path) -> None:
+    trainer = ppo_task.trainer(tmp_path, **SEVERAL | {"max_steps": 4, "max_completion_length": 4})
+    seen: list[list[list[int]]] = []
+    inherited = trainer._compute_loss
+
+    def keep(model: Any, inputs: Any) -> Any:
+        rows = zip(inputs["prompt_ids"].tolist(), inputs["completion_ids"].tolist(), strict=True)
+        seen.append(sorted(prompt + completion for prompt, completion in rows))
+        return inherited(model, inputs)
+
+    trainer._compute_loss = keep
+    trainer.train()
+
+    # Micro-batches of 4, two of them a mini-batch, two mini-batches a pass, two passes.
+    assert len(seen) == 8
+    passes = seen[:4], seen[4:]
+    first, second = (sorted(chain(*each[:2])) for each in passes)
+    assert first != second
+    first, second = (sorted(chain(*each)) for each in passes)
+    assert first == second
+
+
 def test_a_reference_may_be_given(tmp_path: Path) -> None:
     torch.manual_seed(3)
     other = AutoModelForCausalLM.from_pretrained(ppo_task.MODEL)
@@ -221,6 +266,57 @@ def test_a_completion_without_an_end_pays_the_penalty(tmp_path: Path) -> None:
 
     assert 0 < unfinished <= 1
     assert objective[None] - objective[2.0] == pytest.approx(2.0 * unfinished, abs=1e-5)
+
+
+def test_scores_are_clipped_before_the_penalty_is_taken_off(tmp_path: Path) -> None:
+    trainer = ppo_task.trainer(
+        tmp_path, reward_clip_range=[0.5, 1.0], missing_eos_penalty=2.0, max_steps=1
+    )
+
+    trainer.train()
+
+    unfinished = 1 - ppo_task.logged(trainer, "eos_rate")[0]
+    assert ppo_task.logged(trainer, "reward")[0] < 0.5
+    expected = pytest.approx(0.5 - 2.0 * unfinished, abs=1e-5)
+    assert ppo_task.logged(trainer, "objective/scores")[0] == expected
+
+
+def test_a_stop_token_ends_completions(tmp_path: Path) -> None:
+    vocabulary = ppo_task.tokenizer()
+    with pytest.raises(ValueError, match="`stop_token` 'zq%' is 3 tokens"):
+        ppo_task.trainer(tmp_path, stop_token="zq%", max_steps=1)
+
+    # All that is wanted is to write it, so that it comes.
+    lengths = {}
+    for stop in (None, "a"):
+        trainer = ppo_task.trainer(tmp_path, stop_token=stop, max_steps=1)
+        with torch.no_grad():
+            trainer.model.lm_head.weight[vocabulary.convert_tokens_to_ids("a")] *= 50
+        trainer.train()
+        lengths[stop] = ppo_task.logged(trainer, "completions/mean_length")[0]
+        ended = ppo_task.logged(trainer, "eos_rate")[0]
+
+    assert lengths["a"] < lengths[None]
+    assert ended > 0.2
+
+
+def test_a_reward_model_reads_text_through_its_own_tokenizer(tmp_path: Path) -> None:
+    other = ppo_task.tokenizer()
+    other.add_tokens(["ab"])  # one token, where the policy writes two
+    seen: list[list[int]] = []
+    scorer = ppo_task.share_of_wanted_tokens()
+    scorer.resize_token_embeddings(len(other))
+    scorer.register_forward_pre_hook(
+        lambda model, args, kwargs: seen.extend(kwargs["input_ids"].tolist()), with_kwargs=True
+    )
+    prompts = Dataset.from_dict({"prompt": ["ab"] * 16})
+    options = {"reward_model": scorer, "reward_processing_class": other, "train_dataset": prompts}
+    trainer = ppo_task.trainer(tmp_path, options=options, max_steps=1)
+
+    trainer.train()
+
+    assert len(seen) == 16
+    assert all(row[0] == other.convert_tokens_to_ids("ab") for row in seen)
 
 
 def test_a_value_model_with_another_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from transformers import (
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 from trl.models import prepare_deepspeed
-from trl.models.utils import disable_gradient_checkpointing
+from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
 from trl.trainer.utils import (
     RepeatSampler,
     add_fused_lm_head,
@@ -45,7 +45,7 @@ from trl.trainer.utils import (
     use_adapter,
 )
 
-from launcher.worker.ppo import algorithm, policy, reward, rollout, value
+from launcher.worker.ppo import algorithm, policy, reward, rollout, sampling, value
 from launcher.worker.ppo.config import PPOConfig
 from launcher.worker.ppo.kl import KLController
 
@@ -250,6 +250,38 @@ class PPOTrainer(GRPOTrainer):
         )
 
     # Rollout
+
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], *inherited: Any, **also: Any
+    ) -> tuple[list[list[int]], Any]:
+        """Completions of `prompt_ids` by the short way where it serves, else as inherited."""
+        args = self.args
+        # Layers that are gathered one by one need as many passes of every process.
+        apart = self.is_deepspeed_enabled and _zero_stage(self) == 3
+        if (
+            self.use_vllm
+            or self.use_transformers_continuous_batching
+            or (apart and not args.ds3_gather_for_generation)
+            or self.pad_to_multiple_of is not None
+            or not sampling.serves(value.without_peft(self.model), args)
+        ):
+            return super()._generate_single_turn(prompt_ids, *inherited, **also)
+        with unwrap_model_for_generation(
+            self.model_wrapped,
+            self.accelerator,
+            gather_deepspeed3_params=args.ds3_gather_for_generation,
+            gradient_checkpointing_kwargs=args.gradient_checkpointing_kwargs,
+        ) as unwrapped:
+            completion_ids = sampling.sample(
+                unwrapped,
+                prompt_ids,
+                length=self.max_completion_length,
+                temperature=self.temperature,
+                end_ids=self.eos_token_ids,
+                pad_id=self._tokenizer.pad_token_id,
+                device=self.accelerator.device,
+            )
+        return completion_ids, None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """One completion for each prompt, with everything that the updates on it need.
