@@ -133,12 +133,16 @@ class _Job:
                 )
                 loss, backward = merge((loss, own[0])), merge((backward, own[0]))
         if stage.method == "online_dpo":
-            # Reference and reward models read the pairs while the policy's pass lives.
+            # Reference and reward models read the pairs while what the policy's pass keeps lives.
             readers = (
                 read(self.kind(each, trains=False), self._output(each), batch)
                 for each in (self.models[1:] or self.models)
             )
-            loss = merge((loss, max(readers, key=total)))
+            size = width("float32" if self.stack.autocast else self.stack.compute)
+            scored = batch.sequences * batch.scored * main.shape.vocab
+            held = kept(kind, batch, checkpointing=settings.gradient_checkpointing)
+            chances = {"logits": float(size * scored)}
+            loss = max(loss, merge((held, chances, max(readers, key=total))), key=total)
         if stage.method in ("dpo", "kto") and not stage.train.get("precompute_ref_log_probs"):
             # The reference reads the batch while the policy's activations live.
             reference = next((m for m in self.models if m.role == "reference"), main)
@@ -148,9 +152,10 @@ class _Job:
         return loss, backward
 
     def _batch(self, sequences: int) -> Batch:
-        """PPO scores completions only; TRL's trainers score prompts, too."""
+        """PPO and online DPO score completions only; TRL's other trainers score prompts, too."""
         completion, total = self.length.completion, self.length.total
-        return Batch(sequences, total, completion if self.stage.method == "ppo" else total)
+        alone = self.stage.method in ("ppo", "online_dpo")
+        return Batch(sequences, total, completion if alone else total)
 
     def _rollout(self, steady: Items, vllm: Vllm) -> list[tuple[str, Items]]:
         settings, main = self.settings, self.models[0]

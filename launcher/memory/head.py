@@ -47,6 +47,8 @@ def _head(
     tape.kind = "logits"
     if output == "score":
         root = op.linear(tape, hidden, Weight(tape, 1, shape.hidden, hidden.width, kind.trains))
+    elif kind.stack.loss == "sliced":
+        root = _sliced(tape, hidden, block.weight(shape.vocab, shape.hidden), share)
     else:
         weight = block.weight(shape.vocab, shape.hidden)
         chosen = _window(tape, hidden, share)
@@ -69,6 +71,21 @@ def _head(
         del gradient
     left = {name: form for name, form in tape.live.items() if name == "gradients"}
     return Profile({}, copies, Moments(forward), Moments(tape.moments), left)
+
+
+def _sliced(tape: Tape, hidden: Tensor, weight: Weight, share: float) -> Tensor:
+    """Logits of all positions, which come out of autocast in float32, and the log-softmax of those
+    that are scored."""
+    rows = times(hidden.elements, share / weight.columns)
+    logits = op.linear(tape, hidden, weight)
+    wide = tape.cast(logits, op.FULL) if tape.autocast is not None else logits
+    del logits
+    chosen = _window(tape, wide, share)
+    part, size = chosen.elements, wide.width
+    chances = tape.new(part, size)
+    tape.make((chosen,), chances, (chances,), lambda g: [tape.new(part, size)])
+    taken = tape.new(rows, size)
+    return tape.make((chances,), taken, (), lambda g: [tape.new(part, size)])
 
 
 def _window(tape: Tape, hidden: Tensor, share: float) -> Tensor:

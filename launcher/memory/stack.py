@@ -17,13 +17,16 @@ Base = Literal["dense", "nf4", "nf4-double", "int8", "gptq4"]
 """How the frozen weights of an adapter's base are stored. NF4: packed to half a byte with one
 float32 scale for 64 weights, or that scale itself in 8 bits (double quantization)."""
 Attention = Literal["flash", "sdpa", "eager"]
-Loss = Literal["fused head", "tiled", "stock", "shifted", "rebound", "half", "pieces", "liger"]
+Loss = Literal[
+    "fused head", "tiled", "stock", "shifted", "rebound", "half", "pieces", "sliced", "liger"
+]
 """What is made of the logits. `fused head`: TRL's Triton kernels, tiles only; `tiled`: the same
 without Triton, where a tile is unfolded in float32. `stock`: the whole logits, their float32 copy,
 log-softmax and gradients; `shifted`: as transformers 4.46 to 4.49 did, with one more copy, of all
 positions but the last; `rebound`: as those before, whose half-precision logits were gone by then.
 `half`: a shifted copy in the logits' own width, float32 only where autocast asks for it;
-`pieces`: logits and log-softmax in their own width, a piece of the sequence at a time.
+`pieces`: logits and log-softmax in their own width, a piece of the sequence at a time; `sliced`:
+logits of all positions, of which a part goes into a log-softmax (TRL's online DPO).
 `liger`: the loss fused with the head's product, whose gradients are made in the forward pass."""
 LIGER = frozenset({"rms_norm", "rope", "swiglu"})
 """The kernels that `use_liger_kernel` puts in place of transformers' own, beside its loss."""
@@ -129,8 +132,7 @@ def stack_of(stage: Stage, settings: Settings) -> Stack:
 
 def _loss(stage: Stage, cuda: bool, liger: bool) -> Loss:
     if stage.method == "online_dpo":
-        # TRL takes the log-softmax of whole logits here.
-        return "stock"
+        return "sliced"
     return "liger" if liger else "fused head" if cuda else "tiled"
 
 
