@@ -192,7 +192,9 @@ def test_an_adaptive_weight_moves_and_goes_on_where_it_was(tmp_path: Path) -> No
         assert torch.equal(tensor, weights(resumed)[name]), name
 
 
-def test_each_pass_over_a_rollout_makes_other_mini_batches(tmp_path: Path) -> None:
+def test_each_pass_over_a_rollout_makes_other_mini_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = ppo_task.trainer(tmp_path, **SEVERAL | {"max_steps": 4, "max_completion_length": 4})
     seen: list[list[list[int]]] = []
     inherited = trainer._compute_loss
@@ -202,7 +204,7 @@ def test_each_pass_over_a_rollout_makes_other_mini_batches(tmp_path: Path) -> No
         seen.append(sorted(prompt + completion for prompt, completion in rows))
         return inherited(model, inputs)
 
-    trainer._compute_loss = keep
+    monkeypatch.setattr(trainer, "_compute_loss", keep)
     trainer.train()
 
     # Micro-batches of 4, two of them a mini-batch, two mini-batches a pass, two passes.
