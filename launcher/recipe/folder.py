@@ -69,7 +69,7 @@ def survey(folder: Path, method: str | None = None, launch: str | None = None) -
 
 
 def _one(path: Path, relative: Path, method: str | None, launch: str | None) -> Report:
-    place = Place(str(path), 0, 0, path.parent)
+    place = Place(str(path), 0, 0, Path.cwd())
     try:
         document = read_config(Node(str(path), place, place))
     except RecipeErrors as errors:

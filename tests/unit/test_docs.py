@@ -79,12 +79,25 @@ def runnable() -> list[tuple[str, ...]]:
     return list(dict.fromkeys(found))
 
 
+FILE = re.compile(r"```yaml\n(# ([\w.-]+\.yaml)\n.*?)```", re.DOTALL)
+
+
+def written() -> list[tuple[str, str]]:
+    """The files that a document writes out: blocks that begin with their name."""
+    texts = [document.read_text(encoding="utf-8") for document in DOCUMENTS]
+    return [(found[2], found[1]) for text in texts for found in FILE.finditer(text)]
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the documents speak of."""
     desk = tmp_path_factory.mktemp("desk")
     (desk / "recipes").symlink_to(ROOT / "recipes")
     (desk / "my-cluster.yaml").write_text(MINE)
+    (desk / "FOLDER" / "dpo").mkdir(parents=True)
+    for name, text in written():
+        (desk / name).write_text(text)
+        (desk / "FOLDER" / "dpo" / name).write_text(text)
     launcher("plan", "sft_0.5b", "--cluster", "mixed", "-o", "plan.json", folder=desk)
     return desk
 

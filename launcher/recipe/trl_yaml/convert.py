@@ -17,7 +17,6 @@ from launcher.recipe.trl_yaml.flat import Flat, built
 _HUB = "jobs upload nothing; upload the finished model from the run's folder"
 _TRACKER = "metrics go into the run's folder"
 _OWN_SCRIPT = "it is of another script's own"
-_SERVER = "the launcher starts vLLM's server and knows where it is"
 _CHECKPOINTING = "the plan decides it (`resources.gradient_checkpointing` pins it)"
 
 LEFT_OUT: Mapping[str, str] = {
@@ -39,11 +38,6 @@ LEFT_OUT: Mapping[str, str] = {
     "wandb_run_group": _TRACKER,
     "callbacks": _OWN_SCRIPT,
     "benchmarks": _OWN_SCRIPT,
-    "vllm_server_host": _SERVER,
-    "vllm_server_port": _SERVER,
-    "vllm_server_base_url": _SERVER,
-    "vllm_server_timeout": _SERVER,
-    "vllm_group_port": _SERVER,
 }
 """Keys that ask for what the launcher does by itself, with the reason."""
 
