@@ -42,7 +42,7 @@ def batches(stage: Stage, processes: int) -> list[tuple[int, int]]:
 
 
 def _least(stage: Stage) -> int:
-    """KTO compares a row with others of its micro-batch, unless its loss is the one that does not."""
+    """KTO compares a row with others of its micro-batch; one of its losses does not."""
     compares = stage.method == "kto" and stage.train.get("loss_type", "kto") == "kto"
     return 2 if compares else 1
 
