@@ -16,16 +16,11 @@ _LIBC = ctypes.CDLL(None)
 
 def die_with_supervisor() -> None:
     """Let the kernel kill this process when the one that started it is gone (Linux)."""
-    end_with_supervisor(signal.SIGKILL)
-
-
-def end_with_supervisor(number: int) -> None:
-    """The same with another signal, for a process that has others to end before itself."""
-    if sys.platform != "linux" or PARENT not in os.environ:
+    if PARENT not in os.environ:
         return
-    _LIBC.prctl(_PR_SET_PDEATHSIG, number)
+    bind_to_parent()
     if os.getppid() != int(os.environ[PARENT]):
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def bind_to_parent() -> None:

@@ -21,7 +21,6 @@ from launcher.recipe.types import stage_of
 from launcher.recipe.vllm import mode
 from launcher.records import attempts, files, serving
 from launcher.records.paths import RunPaths, StagePaths
-from launcher.worker import orphan
 from launcher.worker.outcome import FAILED
 from launcher.worker.signals import Signals
 from launcher.worker.vllm import address, command, guard
@@ -135,8 +134,8 @@ class _Server:
         print(f"vLLM server at {self.url}: {words[3:]}", flush=True)
         self._process = subprocess.Popen(
             [sys.executable, "-m", guard.__name__, *words],
-            env={**variables, orphan.PARENT: str(os.getpid())},
-            stdin=subprocess.DEVNULL,
+            env=variables,
+            stdin=subprocess.PIPE,
         )
 
     def watch(self, signals: Signals, deserted: Callable[[], bool]) -> str | None:
@@ -168,14 +167,12 @@ class _Server:
             time.sleep(_POLL_S)
 
     def end(self, *, now: bool) -> None:
-        """End it and all that it started. `now`: whoever started this task does not wait."""
-        if self._process.poll() is not None:
-            return
-        self._process.send_signal(signal.SIGTERM)
-        if now:
-            # The guard goes on with it alone.
-            return
-        self._process.wait()
+        """Let go of it: its guard ends it and all that it started. `now`: without waiting for that,
+        because whoever started this task does not."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        if not now:
+            self._process.wait()
 
     @property
     def _log(self) -> str:
