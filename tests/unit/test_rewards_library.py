@@ -115,7 +115,7 @@ def test_an_alarm_that_was_set_before_goes_on_with_the_time_it_had_left() -> Non
     ],
 )
 def test_a_length_falls_in_a_line_outside_its_bounds(
-    options: dict[str, int], rewards: list[float]
+    options: dict[str, Any], rewards: list[float]
 ) -> None:
     assert judged("length", ["x" * n for n in (2, 4, 6, 8, 100)], **options) == rewards
 
