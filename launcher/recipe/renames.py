@@ -174,12 +174,15 @@ def _losses(
         if gone is not None:
             text = f"{show(item.value)} is no loss of DPO any more; {gone}"
             changes.append(Change("loss_type", item, text, wrong=True))
+            continue
         if new is not None:
             text = f"{show(item.value)} is now {new!r}, taken as that"
             changes.append(Change("loss_type", item, text))
         losses.append(replace(item, value=new) if new is not None else item)
     if entry is not None and losses:
         found["loss_type"] = replace(entry, value=losses)
+    elif items:
+        del found["loss_type"]
     free = found.get("reference_free")
     if free is not None:
         del found["reference_free"]

@@ -113,6 +113,8 @@ def _values(flat: Flat) -> None:
         del flat.left["group_by_length"]
         if grouped.value is True:
             flat.give("train.train_sampling_strategy", grouped, "group_by_length")
+    if flat.method.name == "dpo":
+        flat.leave_out("padding_free", "TRL's DPO trainer pads all the same")
     if flat.method.name == "dpo" and (loss := flat.left.get("loss_type")) is not None:
         losses = loss.value if isinstance(loss.value, list) else [loss]
         if any(each.value == "aot" for each in losses):
