@@ -75,6 +75,25 @@ def test_the_reward_rises_to_near_its_optimum(tmp_path: Path) -> None:
     assert ppo_task.logged(trainer, "val/explained_variance")[-1] > -0.5
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["head", "value_model", "lora"])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_reward_rises_with_every_seed(tmp_path: Path, seed: int, kind: str) -> None:
+    options = {
+        "head": {},
+        "value_model": {"value_model": value_model()},
+        "lora": {"peft_config": lora(16)},
+    }
+    settings = LEARNS | {"seed": seed, "max_steps": 100}
+    trainer = ppo_task.trainer(tmp_path, options=options[kind], **settings)
+
+    trainer.train()
+
+    reward = ppo_task.logged(trainer, "reward")
+    assert reward[0] < 0.15
+    assert sum(reward[-5:]) / 5 > 3 * reward[0]
+
+
 def test_a_strong_kl_penalty_keeps_the_policy_at_its_reference(tmp_path: Path) -> None:
     trainer = ppo_task.trainer(tmp_path, **LEARNS | {"kl_coef": 1.0, "max_steps": 50})
 

@@ -7,6 +7,7 @@ only samples from the whole distribution, and rows that have ended leave the bat
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from trl.trainer.utils import pad
 
 def serves(model: PreTrainedModel, args: GRPOConfig) -> bool:
     """Whether `sample` gives what `generate` would: the settings cut nothing off the distribution,
-    and every layer of the model keeps all keys and values."""
+    the model takes what the loop gives it, and every layer of it keeps all keys and values."""
     plain = (
         not args.top_k
         and args.top_p == 1.0
@@ -28,7 +29,8 @@ def serves(model: PreTrainedModel, args: GRPOConfig) -> bool:
         and args.cache_implementation is None
         and not args.generation_kwargs
     )
-    if not plain or getattr(model, "_is_stateful", False):
+    takes = inspect.signature(type(model).forward).parameters
+    if not plain or not {"position_ids", "past_key_values", "logits_to_keep"} <= set(takes):
         return False
     layers = DynamicCache(config=model.config).layers
     return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
