@@ -104,8 +104,9 @@ def _deepspeed(model: Resident, stack: Stack, settings: Settings, frozen: int) -
     else:
         weights //= n
         idle = gradients
-        # A group ends with the parameter that fills it.
-        step = min(step, 4 * (SUB_GROUP + _largest(model) // n))
+        if settings.offload == "none":
+            # A group ends with the parameter that fills it. On the host all groups' copies stay.
+            step = min(step, 4 * (SUB_GROUP + _largest(model) // n))
     host = 0
     if settings.offload != "none":
         host += moments + step
