@@ -11,6 +11,7 @@ from launcher.cluster.profile import load_profile
 from launcher.models.find import shape_of
 from launcher.plan.make import make_plan
 from launcher.recipe.load import load_recipe
+from launcher.recipe.types import Stage
 from launcher.run import folder
 from tests.train.online import ROOT, Trained, train
 from tests.train.tiny_models import BASE
@@ -20,10 +21,20 @@ RECIPES = {"sft": "tiny/sft", "rm": "tiny/ppo", "dpo": "tiny/dpo", "kto": "tiny/
 HELD_OUT = str(ROOT / "recipes" / "tiny" / "data" / "preference_held_out.jsonl")
 
 
-def prepare(root: Path, stage: str, *overrides: str, recipe: str | None = None) -> Trained:
+def stage_of_recipe(recipe: str, stage: str) -> Stage:
+    return load_recipe(recipe).stage(stage)
+
+
+def prepare(
+    root: Path,
+    stage: str,
+    *overrides: str,
+    recipe: str | None = None,
+    wide: tuple[str, ...] = (),
+) -> Trained:
     """The run of a tiny recipe's stage, on the base model, made as `launcher submit` makes it.
 
-    Overrides are those of the stage (`train.beta=0.2`).
+    Overrides are those of the stage (`train.beta=0.2`), `wide` those of the recipe.
     """
     words = [f"stages.{stage}.{word}" for word in overrides]
     if stage == "rm":
@@ -34,7 +45,7 @@ def prepare(root: Path, stage: str, *overrides: str, recipe: str | None = None) 
             f"stages.rm.model={BASE}",
             *words,
         ]
-    loaded = load_recipe(recipe or RECIPES[stage], words)
+    loaded = load_recipe(recipe or RECIPES[stage], [*words, *wide])
     plan = make_plan(loaded, load_profile("dev"), shape_of, trl_version="1.16.0")
     run, _ = folder.create(root / "runs", plan, loaded.resolved, new=True)
     paths = run.stage(stage)
