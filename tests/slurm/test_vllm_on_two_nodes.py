@@ -14,7 +14,7 @@ from tests.vllm_stand_in import environment
 from tests.vllm_stand_in.environment import GRPO, SERVED
 
 LOAD_S = 240
-STEPS = 40
+STEPS = 16
 
 
 @pytest.fixture
@@ -49,6 +49,7 @@ def test_a_server_on_its_own_node_serves_each_start_of_the_job_and_ends_with_it(
         *SERVED,
         f"stages.grpo.train.max_steps={STEPS}",
         "stages.grpo.train.save_steps=100000",
+        "stages.grpo.train.max_completion_length=8",
         "stages.grpo.env.STAND_IN_MODEL=1",
         f"stages.grpo.env.STAND_IN_LOG={log}",
     )["run"]
@@ -62,7 +63,7 @@ def test_a_server_on_its_own_node_serves_each_start_of_the_job_and_ends_with_it(
         now = stage()["progress"] or {"phase": "", "step": 0}
         return int(now["step"]) if now["phase"] == "train" else 0
 
-    wait_until(lambda: steps() >= 3, "some steps", LOAD_S)
+    wait_until(lambda: steps() >= 2, "some steps", LOAD_S)
     job = stage()["job_id"]
     assert dev_cluster.show(job)["NumNodes"] == "2"
     # What --signal=USR2@seconds sends to every task, the server's among them.

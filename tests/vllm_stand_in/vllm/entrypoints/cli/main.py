@@ -78,42 +78,50 @@ class Engine:
         for prompt in asked["prompt"]:
             longest = len(prompt) + asked["max_tokens"]
             assert longest <= (self.words.max_model_len or longest), "past the context"
-            for one in range(asked["n"]):
-                choices.append(self._write(prompt, one, asked))
+            choices += [_choice(prompt, *written) for written in self._write(prompt, asked)]
         return choices
 
-    def _write(self, prompt: list[int], one: int, asked: dict[str, Any]) -> dict[str, Any]:
+    def _write(
+        self, prompt: list[int], asked: dict[str, Any]
+    ) -> list[tuple[list[int], list[float]]]:
+        count, longest = asked["n"], asked["max_tokens"]
         if self.model is None:
-            ids = [5 + (3 * one + k) % 50 for k in range(asked["max_tokens"])]
-            logps = [-1.0] * len(ids)
-        else:
-            ids, logps = self._sample(prompt, asked)
-        names = [f"token_id:{token}" for token in ids]
-        return {
-            "prompt_token_ids": prompt,
-            "token_ids": ids,
-            "logprobs": {
-                "tokens": names,
-                "token_logprobs": logps,
-                "top_logprobs": [{n: p} for n, p in zip(names, logps, strict=True)],
-            },
-        }
-
-    def _sample(self, prompt: list[int], asked: dict[str, Any]) -> tuple[list[int], list[float]]:
+            canned = [[5 + (3 * one + k) % 50 for k in range(longest)] for one in range(count)]
+            return [(ids, [-1.0] * longest) for ids in canned]
         import torch
 
-        ids: list[int] = []
-        logps: list[float] = []
         eos = self.model.generation_config.eos_token_id
         ends = eos if isinstance(eos, list) else [eos]
+        rows = torch.tensor([prompt] * count)
+        given = []
         with torch.no_grad():
-            while len(ids) < asked["max_tokens"] and not (ids and ids[-1] in ends):
-                logits = self.model(torch.tensor([prompt + ids])).logits[0, -1].float()
+            for _ in range(longest):
+                logits = self.model(rows).logits[:, -1].float()
                 own = torch.log_softmax(logits / asked["temperature"], dim=-1)
-                token = int(torch.multinomial(own.exp(), 1))
-                ids.append(token)
-                logps.append(float(own[token]))
-        return ids, logps
+                tokens = torch.multinomial(own.exp(), 1)
+                given.append(own.gather(1, tokens))
+                rows = torch.cat([rows, tokens], dim=1)
+        every = zip(rows[:, len(prompt) :].tolist(), torch.cat(given, 1).tolist(), strict=True)
+        return [_until(ends, ids, logps) for ids, logps in every]
+
+
+def _until(ends: list[int], ids: list[int], logps: list[float]) -> tuple[list[int], list[float]]:
+    """Up to the first token that ends a completion, that included."""
+    found = next((k + 1 for k, token in enumerate(ids) if token in ends), len(ids))
+    return ids[:found], logps[:found]
+
+
+def _choice(prompt: list[int], ids: list[int], logps: list[float]) -> dict[str, Any]:
+    names = [f"token_id:{token}" for token in ids]
+    return {
+        "prompt_token_ids": prompt,
+        "token_ids": ids,
+        "logprobs": {
+            "tokens": names,
+            "token_logprobs": logps,
+            "top_logprobs": [{n: p} for n, p in zip(names, logps, strict=True)],
+        },
+    }
 
 
 class Handler(BaseHTTPRequestHandler):
