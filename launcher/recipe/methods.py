@@ -25,7 +25,8 @@ class Method:
     sequences_per_row: int = 1
     """Sequences that one data row brings to the GPU (2: chosen and rejected)."""
     online: bool = False
-    """Whether training generates; `global_batch` then counts completions."""
+    """Whether training generates; `global_batch` then counts completions (with `sequences_per_row`
+    2: prompts with two completions each)."""
     judged: bool = False
     """Whether it takes `rewards`, of which (`reward_model` counted) it needs at least one."""
     runs: bool = True
