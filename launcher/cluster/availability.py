@@ -32,6 +32,8 @@ class Start:
 
 @dataclass(frozen=True)
 class Availability:
+    """What a cluster has free now."""
+
     free: tuple[FreeNode, ...] = ()
     starts: tuple[Start, ...] = ()
 

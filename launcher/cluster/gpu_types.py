@@ -37,6 +37,8 @@ class _Size:
 
 @dataclass(frozen=True)
 class _Model:
+    """A family of GPUs, and the sizes that it comes in."""
+
     sizes: Mapping[int, _Size]
     """By the GB on the box."""
     half: float

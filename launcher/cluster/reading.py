@@ -37,6 +37,8 @@ _UNKNOWN_MEMORY = """\
 
 @dataclass(frozen=True)
 class _Problem:
+    """What is wrong in a profile, and where."""
+
     line: int
     column: int
     key: str

@@ -50,6 +50,8 @@ class NodeGroup:
 
 @dataclass(frozen=True)
 class Partition:
+    """A queue of the cluster and its nodes."""
+
     name: str
     groups: tuple[NodeGroup, ...]
     max_time_minutes: int | None = None
@@ -61,6 +63,8 @@ class Partition:
 
 @dataclass(frozen=True)
 class Cluster:
+    """The machines that stages may run on."""
+
     name: str
     partitions: tuple[Partition, ...]
     gpus: Mapping[str, Gpu] = field(default_factory=dict)

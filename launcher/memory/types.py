@@ -68,6 +68,8 @@ class Phase:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
+    """What a stage takes, on one GPU and on the host."""
+
     phases: tuple[Phase, ...]
     host_bytes: int
     """Host memory of one process (bytes): offloaded states, loading, data workers."""

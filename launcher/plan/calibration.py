@@ -25,6 +25,8 @@ NEWEST = 128
 
 @dataclass(frozen=True)
 class Correction:
+    """What an estimate is multiplied by."""
+
     factor: float = 1.0
     """What the formula's bytes are multiplied by."""
     runs: int = 0

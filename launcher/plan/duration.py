@@ -41,6 +41,8 @@ class Saves:
 
 @dataclass(frozen=True)
 class Duration:
+    """How long a stage takes, and what it leaves."""
+
     step: StepTime
     steps: int
     saves: Saves

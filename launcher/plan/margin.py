@@ -34,6 +34,8 @@ MOST = 0.5
 
 @dataclass(frozen=True)
 class Margin:
+    """How much of a GPU is kept free."""
+
     value: float
     """Share of the device's memory kept free."""
     reason: str

@@ -79,6 +79,7 @@ class Search:
     _learned: dict[Kind, Learned] = field(default_factory=dict)
     _least: dict[tuple[int, int, str], float] = field(default_factory=dict)
     _work: dict[int, Work] = field(default_factory=dict)
+    _without_padding: dict[int, Work] = field(default_factory=dict)
     _speeds: dict[tuple[object, ...], Speed] = field(default_factory=dict)
     _bounds: dict[tuple[object, ...], tuple[float, ...]] = field(default_factory=dict)
     _found: dict[tuple[object, ...], Choice | None] = field(default_factory=dict)
@@ -203,10 +204,15 @@ class Search:
         key = (self._place(layout), size, opened.plainness, opened.keywords["offload"])
         if key not in self._bounds:
             settings = opened.settings(*self.batches(layout.processes)[-1])
-            work = replace(self.work(settings), pads=False)
+            work = self._unpadded(self.work(settings))
             length = duration(work, settings, self.speed(layout), preemptible=False)
             self._bounds[key] = self._value(layout, length)
         return self._bounds[key]
+
+    def _unpadded(self, work: Work) -> Work:
+        if work.batch not in self._without_padding:
+            self._without_padding[work.batch] = replace(work, pads=False)
+        return self._without_padding[work.batch]
 
     def _timed(self, opened: _Open) -> _Open:
         """With what each batch size is worth."""

@@ -111,6 +111,8 @@ class Disk:
 
 @dataclass(frozen=True)
 class StagePlan:
+    """One stage: its allocation, its settings, and what was expected of them."""
+
     stage: Stage
     """The recipe's stage, whole."""
     allocation: Allocation
@@ -159,6 +161,8 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
+    """What a recipe runs, where, and why there."""
+
     schema_version: int
     launcher_version: str
     trl_version: str

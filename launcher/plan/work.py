@@ -52,6 +52,8 @@ class Reader:
 
 @dataclass(frozen=True)
 class Work:
+    """What a stage asks of its machines, step by step."""
+
     stage: Stage
     main: Reader
     others: tuple[Reader, ...]

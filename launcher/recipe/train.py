@@ -17,6 +17,8 @@ from launcher.recipe.renames import REMOVED, modernised
 
 @dataclass(frozen=True)
 class Train:
+    """The `train:` block of a stage as it was read."""
+
     values: dict[str, Any]
     """What the config is called with, without the launcher's keys."""
     sequences: int | None = None

@@ -9,6 +9,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class StagePaths:
+    """The files of one stage."""
+
     root: Path
 
     @property
@@ -72,6 +74,8 @@ class StagePaths:
 
 @dataclass(frozen=True)
 class RunPaths:
+    """The files of a run."""
+
     root: Path
 
     @property
