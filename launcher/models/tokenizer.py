@@ -7,28 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from launcher.models.find import snapshot
 from launcher.models.types import Tokenizer
-
-_SPECIAL = ("eos_token", "pad_token", "bos_token")
-
-
-class _Added(msgspec.Struct):
-    content: str
-    id: int
-
-
-class _Model(msgspec.Struct):
-    vocab: dict[str, int] | list[Any] | None = None
-
-
-class _File(msgspec.Struct):
-    """What is read of tokenizer.json; the merges are passed over."""
-
-    model: _Model
-    added_tokens: list[_Added] = []
 
 
 def tokenizer_of(reference: str, cache: Path | None = None) -> Tokenizer | None:
@@ -81,20 +61,11 @@ def _token(stated: object) -> str | None:
 
 
 def _vocabulary(path: Path) -> Mapping[str, int] | None:
-    try:
-        read = msgspec.json.decode(path.read_bytes(), type=_File)
-    except (OSError, msgspec.DecodeError):
+    if not path.is_file():
         return None
-    stated = read.model.vocab
-    if stated is None:
-        return None
-    if isinstance(stated, list):  # of a Unigram model: pairs of token and score
-        stated = {
-            str(pair[0]): number
-            for number, pair in enumerate(stated)
-            if isinstance(pair, list) and pair
-        }
-    return {**stated, **{added.content: added.id for added in read.added_tokens}}
+    from launcher.models.vocabulary import read_vocabulary
+
+    return read_vocabulary(path)
 
 
 def _rows(path: Path) -> int | None:

@@ -9,7 +9,6 @@ from typing import Any
 from launcher.recipe import overrides as on_top
 from launcher.recipe.check import check
 from launcher.recipe.document import Node, parse, plain
-from launcher.recipe.from_config import of_config
 from launcher.recipe.graph import in_order
 from launcher.recipe.problems import Place, Problem, RecipeErrors, has_secret, join
 from launcher.recipe.reading import Reading, where
@@ -37,6 +36,8 @@ def load_recipe(
     the one that it was launched with; an override may then be a key of either.
     """
     if method is not None:
+        from launcher.recipe.from_config import of_config
+
         return _load(of_config(source, method, accelerate, overrides))
     document = read_source(source)
     if is_config(document):

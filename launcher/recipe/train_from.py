@@ -8,8 +8,7 @@ from launcher.recipe.document import Node, merge
 from launcher.recipe.methods import METHODS
 from launcher.recipe.problems import Problem, RecipeErrors, show
 from launcher.recipe.sources import read_config
-from launcher.recipe.trl_yaml import accelerate
-from launcher.recipe.trl_yaml.convert import TAKEN, Around, convert
+from launcher.recipe.trl_yaml.keys import TAKEN
 
 KEY = "train_from"
 
@@ -41,6 +40,10 @@ def is_config(document: Node) -> bool:
 def _stage(
     document: Node, stage: Node, at: str, problems: list[Problem], warnings: list[str]
 ) -> Node:
+    # Here, because few recipes have one.
+    from launcher.recipe.trl_yaml import accelerate
+    from launcher.recipe.trl_yaml.convert import Around, convert
+
     given = stage.items.get(KEY)
     if given is None:
         return stage
@@ -66,6 +69,8 @@ def _stage(
 
 def _read(given: Node, at: str, problems: list[Problem]) -> tuple[Node | None, Node | None]:
     """The configs of TRL, the later on top of the earlier, and accelerate's."""
+    from launcher.recipe.trl_yaml.accelerate import is_accelerate
+
     config: Node | None = None
     launch: Node | None = None
     for index, item in enumerate(given.value if isinstance(given.value, list) else [given]):
@@ -79,7 +84,7 @@ def _read(given: Node, at: str, problems: list[Problem]) -> tuple[Node | None, N
         except RecipeErrors as errors:
             problems += errors.problems
             continue
-        if accelerate.is_accelerate(node):
+        if is_accelerate(node):
             launch = node
         elif "stages" in node.items or "launcher" in node.items:
             text = f"{show(item.value)} is a recipe; `extends` takes those"
