@@ -6,7 +6,7 @@ from pathlib import Path
 
 from launcher.cli import output
 from launcher.cli.output import gib, table
-from launcher.memory.types import GIB
+from launcher.memory.types import GIB, Phase
 from launcher.plan.calibration import ITEM
 from launcher.plan.types import Plan, StagePlan
 from launcher.recipe.types import stage_of
@@ -68,6 +68,8 @@ def _row(planned: StagePlan) -> tuple[str, ...]:
     if stage.use is not None:
         return (stage.name, stage.method, "–", "–", "given", stage.use, "–", "–", "–", after)
     gpus = f"{allocation.processes} × {allocation.gpu}" if allocation.gpu else "CPU"
+    if allocation.gpu and allocation.server_gpus:
+        gpus += f" + {allocation.all_tasks - allocation.processes} for vLLM"
     memory = gib(planned.estimate.peak.total)
     if allocation.gpu_memory_gib is not None:
         memory = f"{planned.estimate.peak.total / GIB:.1f} of {allocation.gpu_memory_gib:.1f} GiB"
@@ -84,7 +86,7 @@ def _row(planned: StagePlan) -> tuple[str, ...]:
         stage.name,
         stage.method,
         gpus,
-        str(allocation.nodes),
+        str(allocation.all_nodes),
         allocation.partition,
         memory,
         sharding,
@@ -116,6 +118,15 @@ def _predicted(planned: StagePlan) -> tuple[str, ...]:
     )
 
 
+def _served(planned: StagePlan, least: Phase) -> str:
+    """Where the stage's vLLM server is, and the least that it needs there."""
+    allocation = planned.allocation
+    where = "a node of its own" if allocation.server_apart else "the trainers' node"
+    on = f"{allocation.server_gpus} × {allocation.gpu}" if allocation.gpu else "a process"
+    memory = f"{gib(least.total)} a GPU" if allocation.gpu else gib(least.total)
+    return f"{planned.name}: a vLLM server on {where} ({on}) needs {memory} at least."
+
+
 def _remarks(plan: Plan) -> str:
     """What the figures leave open, and their sum."""
     lines = list(plan.notes)
@@ -126,6 +137,8 @@ def _remarks(plan: Plan) -> str:
         if found is None or not planned.runs:
             continue
         disk += planned.disk.total_bytes if planned.disk is not None else 0
+        if planned.server is not None:
+            lines.append(_served(planned, planned.server))
         hours += found.gpu_hours or 0.0
         whole = whole and found.gpu_hours is not None
         if found.doubt and planned.stage.resources.time_minutes is None:

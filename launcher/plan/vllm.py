@@ -29,18 +29,17 @@ def with_server(
     """The layouts on which the stage's server has a place too; all of them where it has none.
 
     On the trainers' only node it takes the fewest GPUs that hold it; on a node of its own, whose
-    GPUs the job holds anyway, as many as the model's heads divide by. `shapes` is keyed by role.
+    GPUs the job holds anyway, as many as the model's layers divide by. `shapes` is keyed by role.
     Raises UsageError or DoesNotFit where no layout is left.
     """
     if vllm.mode(stage) != "server":
         return list(found)
     shape = shapes[_ROLE]
     pin, place = stage.resources.server_gpus, f"stages.{stage.name}.resources.server_gpus"
-    if pin is not None and shape.heads % pin:
+    if pin is not None and not divides(shape, pin):
         raise UsageError(
-            f"{place}: the {shape.heads} attention heads of {shape.name} do not divide by {pin}"
-            " GPUs, as tensor parallelism needs",
-            hint=f"set {_near(pin, shape.heads)}, or leave it to the plan",
+            f"{place}: {_sizes(shape)} do not divide by {pin} GPUs, as tensor parallelism needs",
+            hint=f"set {_near(shape, pin)}, or leave it to the plan",
         )
     if pin is not None and pin > 1 and not any(each.on_gpus for each in found):
         raise UsageError(f"{place}: without GPUs the server is one process", hint="leave it out")
@@ -52,6 +51,14 @@ def with_server(
     if not placed:
         raise _nowhere(stage, shape, cluster, found)
     return placed
+
+
+def divides(shape: ModelShape, gpus: int) -> bool:
+    """Whether vLLM can give each of `gpus` a part of every layer; heads of keys and values are
+    copied where there are fewer of them."""
+    kv = shape.kv_heads
+    shared = kv % gpus == 0 or gpus % kv == 0
+    return shape.heads % gpus == 0 and shared and shape.intermediate % gpus == 0
 
 
 def host_gib(layout: Layout, served: Phase, device: str, trainers: float) -> float:
@@ -79,11 +86,10 @@ def refusal(
     shape = shapes[_ROLE]
     place = f"stages.{stage.name}.train"
     parts = int(stage.train.get("vllm_tensor_parallel_size") or 1)
-    if shape.heads % parts:
+    if not divides(shape, parts):
         return UsageError(
-            f"{place}.vllm_tensor_parallel_size: the {shape.heads} attention heads of {shape.name}"
-            f" do not divide by {parts}",
-            hint=f"set {_near(parts, shape.heads)}",
+            f"{place}.vllm_tensor_parallel_size: {_sizes(shape)} do not divide by {parts}",
+            hint=f"set {_near(shape, parts)}",
         )
     if layout.per_node % parts:
         return UsageError(
@@ -145,7 +151,7 @@ def _placed(stage: Stage, shape: ModelShape, cluster: Cluster, layout: Layout) -
 def _counts(stage: Stage, shape: ModelShape, cluster: Cluster, group: NodeGroup) -> list[int]:
     """Numbers of GPUs of a node that hold the server, ascending."""
     pin, memory = stage.resources.server_gpus, _gpu_gib(cluster, group)
-    every = [pin] if pin else [n for n in range(1, group.gpus + 1) if shape.heads % n == 0]
+    every = [pin] if pin else [n for n in range(1, group.gpus + 1) if divides(shape, n)]
     if memory is None:
         # A type of unknown memory is refused further on, with the way out.
         return every
@@ -167,7 +173,7 @@ def _nowhere(
         )
     group = max(groups, key=lambda each: (_gpu_gib(cluster, each) or 0) * each.gpus)
     most = stage.resources.server_gpus or max(
-        (n for n in range(1, group.gpus + 1) if shape.heads % n == 0), default=1
+        (n for n in range(1, group.gpus + 1) if divides(shape, n)), default=1
     )
     needs = server_memory(stage, shape, most, cluster.device).total / GIB
     usable = server_share(stage) * (_gpu_gib(cluster, group) or 0)
@@ -184,7 +190,12 @@ def _gpu_gib(cluster: Cluster, group: NodeGroup) -> float | None:
     return gpu.memory_gib if gpu is not None else None
 
 
-def _near(wanted: int, heads: int) -> str:
-    below = max((n for n in range(1, wanted) if heads % n == 0), default=1)
-    above = next((n for n in range(wanted + 1, heads + 1) if heads % n == 0), None)
+def _sizes(shape: ModelShape) -> str:
+    heads = f"{shape.heads} attention heads, {shape.kv_heads} of keys and values"
+    return f"the {heads}, and MLPs {shape.intermediate} wide of {shape.name}"
+
+
+def _near(shape: ModelShape, wanted: int) -> str:
+    below = max((n for n in range(1, wanted) if divides(shape, n)), default=1)
+    above = next((n for n in range(wanted + 1, shape.heads + 1) if divides(shape, n)), None)
     return f"{below} or {above}" if above is not None else str(below)

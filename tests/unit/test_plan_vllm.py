@@ -69,8 +69,8 @@ def test_trainers_that_fill_their_nodes_have_the_server_on_another_with_all_its_
     allocation = planned.allocation
     assert (allocation.nodes, allocation.tasks_per_node) == (2, 8)
     assert allocation.server_apart
-    # The largest number of the node's GPUs that 28 heads divide by.
-    assert allocation.server_gpus == 7
+    # The largest number of the node's GPUs that 28 heads, 4 of keys and values, divide by.
+    assert allocation.server_gpus == 4
     assert (allocation.all_nodes, allocation.all_tasks_per_node, allocation.processes) == (3, 8, 16)
 
 
@@ -106,10 +106,13 @@ def test_a_plan_with_a_server_reads_back_as_it_was(pins: dict[str, int]) -> None
             plan_from_json(plan_to_json(replace(made, stages=(replace(one, allocation=wrong),))))
 
 
-def test_heads_must_divide_by_a_servers_gpus() -> None:
-    with pytest.raises(UsageError, match=r"server_gpus: the 28 attention heads .* by 3 GPUs") as at:
-        served(server_gpus=3)
-    assert at.value.hint is not None and "set 2 or 4" in at.value.hint
+@pytest.mark.parametrize("gpus", [3, 7])
+def test_layers_must_divide_by_a_servers_gpus(gpus: int) -> None:
+    """28 heads do by 7, their 4 of keys and values do not."""
+    why = rf"server_gpus: the 28 attention heads, 4 of keys .* do not divide by {gpus} GPUs"
+    with pytest.raises(UsageError, match=why) as at:
+        served(server_gpus=gpus)
+    assert at.value.hint is not None and "4" in at.value.hint
 
 
 def test_trainers_that_leave_no_room_for_the_server_are_told_so() -> None:
