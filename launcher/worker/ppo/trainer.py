@@ -45,26 +45,10 @@ from trl.trainer.utils import (
     use_adapter,
 )
 
+from launcher.worker.online.sampler import EpochSampler
 from launcher.worker.ppo import algorithm, policy, reward, rollout, sampling, value
 from launcher.worker.ppo.config import PPOConfig
 from launcher.worker.ppo.kl import KLController
-
-
-class EpochSampler(RepeatSampler):
-    """TRL's sampler with an order that follows from seed and epoch alone.
-
-    The inherited one goes on drawing from one generator, so that a resumed run would see the order
-    of the first epoch again.
-    """
-
-    def __init__(self, prompts: Dataset, *, epoch: Callable[[], int], **repeats: Any) -> None:
-        super().__init__(prompts, mini_repeat_count=1, **repeats)
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        if self.shuffle:
-            self.generator.manual_seed((self.seed or 0) + self.epoch())
-        yield from super().__iter__()
 
 
 class PPOTrainer(GRPOTrainer):
@@ -242,6 +226,7 @@ class PPOTrainer(GRPOTrainer):
     def _get_train_sampler(self, dataset: Dataset | None = None) -> RepeatSampler:
         return EpochSampler(
             self.train_dataset if dataset is None else dataset,
+            mini_repeat_count=1,
             epoch=lambda: int(self.state.epoch or 0),
             batch_size=self.args.generation_batch_size,
             repeat_count=self.num_iterations * self.args.steps_per_generation,
