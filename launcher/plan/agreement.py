@@ -85,6 +85,8 @@ class _Known:
         if stage.use is not None:
             return self.of(stage.use)
         main = stage.models.get(METHODS[stage.method].main_role)
+        if main is None and stage.candidates:
+            main = next(iter(stage.candidates.values()))
         own = self.of(stage.tokenizer) if stage.tokenizer else None
         beside = self.of(main) if main is not None else None
         found = own if stage.tokenizer else beside
@@ -131,12 +133,10 @@ def _of_stage(stage: Stage, known: _Known, row_of: RowOf) -> Iterator[Finding]:
 
 
 def _of_evaluation(stage: Stage, known: _Known, row_of: RowOf, at: str) -> Iterator[Finding]:
-    if not _chats(stage, _row(stage, row_of)) or stage.chat_template is not None:
-        return
-    for label, reference in stage.candidates.items():
-        found = known.of(reference)
-        if found is not None and found.template is None and stage.tokenizer is None:
-            yield Finding(f"{at}.candidates.{label}", _no_template(found, stage))
+    """Every candidate is asked through one tokenizer."""
+    found = known.of_stage(stage)
+    if found is not None and found.template is None and _chats(stage, _row(stage, row_of)):
+        yield Finding(f"{at}.data", _no_template(found, stage))
 
 
 def _no_template(tokenizer: Tokenizer, stage: Stage) -> str:

@@ -248,10 +248,12 @@ def test_a_finished_model_stands_in_for_a_stage(tmp_path: Path, pairs: str) -> N
     assert one(stages).key == "stages.dpo.data"
 
 
-def test_candidates_of_an_evaluation_read_messages_too(tmp_path: Path, prompts: str) -> None:
-    bare = model(tmp_path / "bare", template=None)
+def test_the_tokenizer_of_an_evaluation_reads_messages_too(tmp_path: Path, prompts: str) -> None:
+    bare, whole = model(tmp_path / "bare", template=None), model(tmp_path / "whole")
     stage = {"method": "evaluate", "candidates": {"it": bare}, "data": {"path": prompts}}
-    assert one({"eval": stage}).key == "stages.eval.candidates.it"
+    assert one({"eval": dict(stage)}).key == "stages.eval.data"
+    for way in ({"reference": whole}, {"tokenizer": whole}, {"chat_template": CHAT}):
+        assert not told({"eval": {**stage, **way}})
 
 
 def test_a_tokenizer_is_read_in_every_form_that_it_is_saved_in(tmp_path: Path) -> None:
