@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from launcher.recipe.methods import METHODS
 from launcher.worker.context import Context
 from launcher.worker.finish import Finished
 from launcher.worker.stop import Stop
@@ -14,7 +15,15 @@ if TYPE_CHECKING:
 
 
 def run(context: Context, stop: Stop) -> Finished | None:
-    """Run the stage by its method."""
+    """Run the stage by its method.
+
+    What is made anew before a trainer seeds itself (the head of a reward model) comes from the
+    stage's seed, too.
+    """
+    if METHODS[context.stage.method].config is not None:
+        from transformers import set_seed
+
+        set_seed(context.stage.seed)
     module = importlib.import_module(f"{__name__}.{context.stage.method}")
     method: Callable[[Context, Stop], Finished | None] = module.run
     return method(context, stop)
