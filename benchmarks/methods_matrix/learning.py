@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.methods_matrix.cells import ADAPTERS, METHODS, Cell
+from benchmarks.methods_matrix.cells import METHODS, Cell
 
 SEEDS = (1, 2, 3)
 WINDOW = 4
@@ -34,14 +34,14 @@ class Goal:
 
 
 GOALS: dict[str, Goal] = {
-    "sft": Goal("-loss", 1.5, 0.3, {"max_steps": 40, "learning_rate": 5e-3}),
-    "reward": Goal("accuracy", 0.15, 0.15, {"max_steps": 40, "learning_rate": 2e-3}),
-    "dpo": Goal("rewards/margins", 0.2, 0.1, {"max_steps": 24, "learning_rate": 2e-3}),
-    "kto": Goal("rewards/margins", 0.2, 0.1, {"max_steps": 24, "learning_rate": 2e-3}),
-    "ppo": Goal("reward", 0.2, 0.1, {"max_steps": 40, "learning_rate": 2e-3}),
-    "grpo": Goal("reward", 0.15, 0.05, {"max_steps": 24, "learning_rate": 5e-3}),
-    "rloo": Goal("reward", 0.15, 0.05, {"max_steps": 24, "learning_rate": 5e-3}),
-    "online_dpo": Goal("objective/scores", 0.1, 0.05, {"max_steps": 24, "learning_rate": 2e-3}),
+    "sft": Goal("-loss", 2.0, 0.3, {"max_steps": 40, "learning_rate": 5e-3}),
+    "reward": Goal("margin", 1.0, 0.5, {"max_steps": 40, "learning_rate": 2e-3}),
+    "dpo": Goal("rewards/margins", 1.0, 0.5, {"max_steps": 24, "learning_rate": 2e-3}),
+    "kto": Goal("rewards/margins", 1.0, 0.4, {"max_steps": 24, "learning_rate": 2e-3}),
+    "ppo": Goal("reward", 0.5, 0.3, {"max_steps": 40, "learning_rate": 5e-3}),
+    "grpo": Goal("reward", 0.2, 0.08, {"max_steps": 32, "learning_rate": 1e-2}),
+    "rloo": Goal("reward", 0.2, 0.08, {"max_steps": 32, "learning_rate": 1e-2}),
+    "online_dpo": Goal("objective/scores", 0.1, 0.05, {"max_steps": 40, "learning_rate": 5e-3}),
 }
 
 
@@ -51,8 +51,8 @@ def recipe(cell: Cell, seed: int, policy: str, judge: str) -> dict[str, Any]:
     method, goal = METHODS[cell.method], GOALS[cell.method]
     train = {**goal.train, "lr_scheduler_type": "constant", "save_steps": 100_000}
     stage: dict[str, Any] = {"train": train}
-    if ADAPTERS[cell.adapter] is not None:
-        stage["peft"] = ADAPTERS[cell.adapter]
+    if cell.adapter == "lora":
+        stage["peft"] = {"r": 16, "alpha": 64}
     if cell.method != "sft":
         stage["model" if method.gives == "reward_model" else "policy"] = policy
     if method.judge:

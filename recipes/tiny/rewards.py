@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 
-def letters(completions: list[Any], **_columns: Any) -> list[float]:
-    """The share of each answer's characters that are small letters or spaces; 0 for none."""
+def early(completions: list[Any], **_columns: Any) -> list[float]:
+    """The share of each answer's characters that are letters from a to m; 0 for an empty one."""
     return [
-        sum(c == " " or "a" <= c <= "z" for c in text) / max(1, len(text))
-        for text in map(_text, completions)
+        sum("a" <= c <= "m" for c in text) / max(1, len(text)) for text in map(_text, completions)
     ]
 
 
