@@ -10,6 +10,9 @@ from typing import Any
 from launcher.models.find import snapshot
 from launcher.models.types import Tokenizer
 
+_PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes without special tokens of their own."""
+
 
 def tokenizer_of(reference: str, cache: Path | None = None) -> Tokenizer | None:
     """The tokenizer at a folder, or of a model in the hub's cache on disk; None where there is none
@@ -38,6 +41,7 @@ def read_tokenizer(folder: Path, name: str) -> Tokenizer | None:
         bos=_token(special.get("bos_token")),
         vocabulary=vocabulary,
         rows=_rows(folder / "config.json"),
+        plain=config.get("tokenizer_class", _PLAIN[0]) in _PLAIN,
     )
 
 

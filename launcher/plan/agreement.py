@@ -199,6 +199,8 @@ def _special(stage: Stage, tokenizer: Tokenizer, chats: bool | None, at: str) ->
             text = f"{key} {token!r} is not in the vocabulary of {tokenizer.name}"
             way = "; name a token that is" if stated else "; correct its tokenizer_config.json"
             yield Finding(f"{at}.train.{key}" if stated else f"{at}.tokenizer", text + way)
+    if tokenizer.eos is None and not tokenizer.plain:
+        return
     if tokenizer.eos is None:
         way = "set eos_token in its tokenizer_config.json"
         if "eos_token" in _keys(stage):
@@ -207,7 +209,8 @@ def _special(stage: Stage, tokenizer: Tokenizer, chats: bool | None, at: str) ->
         yield Finding(f"{at}.tokenizer", text)
         return
     others = [token for token in PADS if token != tokenizer.eos]
-    if tokenizer.pad in (None, tokenizer.eos) and not set(others) & set(vocabulary or others):
+    padless = tokenizer.pad == tokenizer.eos or (tokenizer.pad is None and tokenizer.plain)
+    if padless and not set(others) & set(vocabulary or others):
         text = f"the tokenizer {tokenizer.name} has no padding token apart from its end token, "
         text += "and none that could serve; save it with a pad_token of its own, and name that "
         yield Finding(f"{at}.tokenizer", text + "folder as `tokenizer`")
@@ -281,7 +284,9 @@ def _same_tokens(
     """Models that read the policy's tokens by their numbers."""
     reference = stage.models.get(role)
     other = known.of(reference) if reference is not None else None
-    if tokenizer is None or other is None or not _differ(tokenizer, other):
+    # A value model is held to every token by the worker; to a reference, added ones may be new.
+    least = 1.0 if role == "value_model" else 0.9
+    if tokenizer is None or other is None or not _differ(tokenizer, other, least):
         return
     text = f"{role.replace('_', ' ')} and policy number their tokens differently ({other.name}, "
     text += f"{tokenizer.name}), and it reads the policy's; take one of the policy's family"
@@ -313,11 +318,15 @@ def _judges(
             yield Finding(key, text, fatal=False)
 
 
-def _differ(one: Tokenizer, other: Tokenizer) -> bool:
-    """Whether a token's number is known to mean something else to the other."""
-    if one.vocabulary is None or other.vocabulary is None:
+def _differ(one: Tokenizer, other: Tokenizer, least: float = 1.0) -> bool:
+    """Whether a token's number is known to mean something else to the other, or less than the share
+    `least` of the tokens is known to both."""
+    if not one.vocabulary or not other.vocabulary:
         return False
-    return one.vocabulary != other.vocabulary
+    shared = one.vocabulary.keys() & other.vocabulary.keys()
+    if any(one.vocabulary[token] != other.vocabulary[token] for token in shared):
+        return True
+    return len(shared) < least * max(len(one.vocabulary), len(other.vocabulary))
 
 
 def _keys(stage: Stage) -> Mapping[str, Any]:

@@ -184,6 +184,16 @@ def test_models_that_read_the_policy_s_tokens_number_them_alike(
     assert "take one of the policy's family" in found.text
 
 
+def test_a_reference_may_lack_the_tokens_that_were_added_to_the_policy(
+    tmp_path: Path, pairs: str
+) -> None:
+    words = (*WORDS, *(str(number) for number in range(20)))
+    policy = model(tmp_path / "policy", (*words, "<new>"))
+    dpo = {"method": "dpo", "policy": policy, "data": {"path": pairs}}
+    assert not told({"dpo": {**dpo, "reference": model(tmp_path / "base", words)}})
+    assert told({"dpo": {**dpo, "reference": model(tmp_path / "less", words[:15])}})
+
+
 def test_padding_apart_from_the_end_is_wanted_or_a_token_that_could_serve(
     tmp_path: Path, chat: str
 ) -> None:
@@ -204,6 +214,14 @@ def test_tokens_that_the_vocabulary_lacks_are_told(tmp_path: Path, chat: str) ->
     assert found.fatal and found.key == "stages.sft.train.pad_token"
     found = one({"sft": sft(model(tmp_path / "c", eos_token=None), chat)})
     assert found.fatal and "has no end token" in found.text
+
+
+def test_special_tokens_that_a_class_may_have_of_its_own_are_not_missed(
+    tmp_path: Path, chat: str
+) -> None:
+    words = ("<|im_start|>", "<|im_end|>", "a")
+    own = model(tmp_path / "own", words, eos_token=None, pad_token=None, tokenizer_class="GPT2")
+    assert not told({"sft": sft(own, chat)})
 
 
 def test_a_template_whose_turns_end_otherwise_than_the_model_stops_is_told(
