@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+from importlib.util import find_spec
 from typing import Any
 
 from launcher.errors import UsageError
@@ -14,7 +14,7 @@ def check(stage: Stage) -> None:
     """Raises UsageError where the stage's base is to be quantized and nothing here can."""
     if not _quantized(stage):
         return
-    if importlib.util.find_spec("bitsandbytes") is None:
+    if find_spec("bitsandbytes") is None:
         raise UsageError(
             f"stages.{stage.name}.peft.quantization needs bitsandbytes, which this node has not",
             hint="install launcher[train] on the nodes, or leave peft.quantization out",

@@ -122,7 +122,7 @@ def test_without_bitsandbytes_a_quantized_base_is_refused_before_a_model_is_load
 ) -> None:
     made = prepare(tmp_path, "sft", *LORA, "peft.quantization=nf4")
     monkeypatch.setattr(models, "load_causal", lambda *_, **__: pytest.fail("a model was loaded"))
-    monkeypatch.setattr(quantize.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(quantize, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"stages\.sft\.peft\.quantization needs bitsandbytes"):
         train(made)
 
@@ -155,9 +155,9 @@ def test_the_sigmoid_loss_with_smoothing_is_conservative_dpo(tmp_path: Path) -> 
     torch.manual_seed(1)
     with torch.no_grad():
         for weight in other.parameters():
-            weight.add_(0.02 * torch.randn_like(weight))
+            weight.add_(0.2 * torch.randn_like(weight))
     other.save_pretrained(tmp_path / "other")
-    words = (f"reference={tmp_path / 'other'}", "train.max_steps=1", "resources.micro_batch=16")
+    words = (f"reference={tmp_path / 'other'}", "train.max_steps=1", "train.beta=2.0")
     (plain,) = trained(tmp_path / "plain", "dpo", *words).metrics
     smooth = trained(tmp_path / "smooth", "dpo", *words, f"train.label_smoothing={share}")
     (smoothed,) = smooth.metrics
