@@ -149,6 +149,13 @@ def test_an_accelerate_config_is_said_to_be_the_plan_s(
     assert only(loaded).resources.zero_stage is None
 
 
+def test_processes_may_stand_in_the_config_itself(config: Path) -> None:
+    config.write_text(DPO + "num_processes: 4\naccelerate_config: zero3\n")
+    recipe = load_recipe(str(config), method="dpo")
+    assert only(recipe).global_batch == 32
+    assert any("accelerate_config, num_processes (line 7): left out" in w for w in recipe.warnings)
+
+
 def test_an_accelerate_config_alone_trains_nothing(config: Path) -> None:
     said = refusal(CONFIGS / "accelerate" / "zero3.yaml", method="dpo")
     assert "an accelerate config alone says nothing to train" in said

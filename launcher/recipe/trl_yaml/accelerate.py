@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from launcher.recipe.document import Node
 from launcher.recipe.problems import show
+from launcher.recipe.trl_yaml.keys import TAKEN
 
 _ACCELERATE = ("compute_environment", "distributed_type", "main_process_port", "num_processes",
                "rdzv_backend")  # fmt: skip
@@ -12,8 +13,9 @@ _DEEPSPEED = ("zero_optimization", "train_micro_batch_size_per_gpu", "train_batc
 
 
 def is_accelerate(node: Node) -> bool:
-    """Whether the file at `node` is a config of accelerate or DeepSpeed."""
-    return any(key in node.items for key in (*_ACCELERATE, *_DEEPSPEED))
+    """Whether the file at `node` is a config of accelerate or DeepSpeed, and of nothing else."""
+    theirs = any(key in node.items for key in (*_ACCELERATE, *_DEEPSPEED))
+    return theirs and not any(key in node.items for key in TAKEN)
 
 
 def processes(node: Node) -> int | None:

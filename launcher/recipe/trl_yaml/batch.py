@@ -31,7 +31,7 @@ def take(flat: Flat, processes: int | None, gpus: int, like: Node) -> None:
         batch = each[1] * times[1] * count
         flat.give("global_batch", node, batch)
         missing = "" if each[0] else " (TRL's default, for it is not said)"
-        kind = "processes of the accelerate config" if processes else "GPU" + "s" * (count > 1)
+        kind = "processes of accelerate" if processes else "GPU" + "s" * (count > 1)
         way = "" if processes or gpus > 1 else "; say `resources.gpus` or give accelerate's config"
         text = f"{each[1]}{missing} × accumulation {times[1]} × {count} {kind} taken as "
         flat.note(node, "per_device_train_batch_size", f"{text}`global_batch: {batch}`{way}")

@@ -12,12 +12,18 @@ from launcher.recipe.owned import OWNED
 from launcher.recipe.problems import Problem, join, suggest
 from launcher.recipe.renames import REMOVED, RENAMES
 from launcher.recipe.trl_yaml import batch, data, model, peft, rewards
+from launcher.recipe.trl_yaml.accelerate import processes
 from launcher.recipe.trl_yaml.flat import Flat, built
 from launcher.recipe.trl_yaml.keys import TAKEN
 
 _HUB = "jobs upload nothing; upload the finished model from the run's folder"
 _TRACKER = "metrics go into the run's folder"
 _OWN_SCRIPT = "it is of another script's own"
+_LAUNCH = (
+    "accelerate_config", "num_processes", "num_machines", "machine_rank", "main_process_ip",
+    "main_process_port", "mixed_precision", "gpu_ids", "multi_gpu", "use_deepspeed", "zero_stage",
+)  # fmt: skip
+"""What `trl` hands on to `accelerate launch`."""
 _CHECKPOINTING = "the plan decides it (`resources.gradient_checkpointing` pins it)"
 
 LEFT_OUT: Mapping[str, str] = {
@@ -26,6 +32,7 @@ LEFT_OUT: Mapping[str, str] = {
     "gradient_checkpointing_kwargs": _CHECKPOINTING,
     "activation_checkpointing": _CHECKPOINTING,
     "activation_checkpointing_kwargs": _CHECKPOINTING,
+    **dict.fromkeys(_LAUNCH, "the plan decides how processes are started"),
     "do_eval": "`eval_strategy` says when it evaluates",
     "do_predict": "a stage with `method: evaluate` does so",
     "hub_model_revision": _HUB,
@@ -81,7 +88,7 @@ def convert(
     data.take(flat)
     peft.take(flat)
     rewards.take(flat)
-    batch.take(flat, around.processes, around.gpus, node)
+    batch.take(flat, around.processes or processes(node), around.gpus, node)
     flat.give("seed", flat.take("seed"))
     flat.give("env", flat.take("env"))
     _values(flat)
