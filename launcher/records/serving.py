@@ -21,12 +21,10 @@ class Start:
     job_id: str
     restarts: int = 0
 
-    def over(self, stage: StagePaths) -> bool:
-        """Whether its attempt has ended, by its receipt."""
-        return any(
-            receipt.outcome is not None and self.is_of(receipt)
-            for receipt in attempts.read(stage.attempts)
-        )
+    def outcome(self, stage: StagePaths) -> attempts.Outcome | None:
+        """How its attempt has ended, by its receipt; None: it has not, or has not begun."""
+        every = attempts.read(stage.attempts)
+        return next((each.outcome for each in every if self.is_of(each)), None)
 
     def is_of(self, receipt: attempts.Attempt) -> bool:
         return self == Start(receipt.token, receipt.job_id, receipt.restarts)

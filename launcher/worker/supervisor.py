@@ -94,10 +94,8 @@ def supervise(
     if rank >= world:
         task = serve.Task(paths, plan, planned, start, rank, variables)
         code = serve.run(task, signals, deserted)
-        mine = _open_receipt(stage_paths, token, job_id) if code else None
-        if mine is not None:
-            ran = _Ran(code, lost="the server failed")
-            attempts.finish(stage_paths.attempts, _receipt(mine, stage_paths, ran, signals))
+        if code:
+            _blame_server(stage_paths, start, _Ran(code, lost="the server failed"), signals)
         return Ended(code, requeue=False)
     words = (run, stage, token, job_id)
     if served:
@@ -108,9 +106,9 @@ def supervise(
     code = ran.code
     if code not in (0, STOPPED):
         _leave_failure(stage_paths, job_id, rank, ran)
-        if world > 1:
+        if world > 1 or served:
             # The others' failures: which came first tells why this rank failed.
-            time.sleep(2 * POLL_S)
+            time.sleep((5 if served else 2) * POLL_S)
     failed = bool(attempts.failures(stage_paths.attempts, job_id))
     mine = receipt if rank == 0 else _open_receipt(stage_paths, token, job_id)
     # Slurm ends the whole job when one rank fails, and rank 0 with it: whoever knows writes it.
@@ -120,6 +118,15 @@ def supervise(
             _receipt(mine, stage_paths, ran, signals),
         )
     return Ended(code, requeue=code == STOPPED and not failed and not _cancelled(paths, stage))
+
+
+def _blame_server(stage: StagePaths, start: serving.Start, ran: _Ran, signals: Signals) -> None:
+    """Write into the receipt of this start that the server failed, whoever wrote there before."""
+    for receipt in attempts.read(stage.attempts):
+        if start.is_of(receipt):
+            ended = receipt if receipt.outcome else _receipt(receipt, stage, ran, signals)
+            failure = _first(receipt, attempts.failures(stage.attempts, start.job_id))
+            attempts.finish(stage.attempts, replace(ended, failure=failure))
 
 
 def _share(plan: Plan, stage: str, receipt: attempts.Attempt) -> None:
@@ -315,9 +322,7 @@ def _receipt(
         outcome = "killed"
     else:
         outcome = "error"
-    found = attempts.failures(stage.attempts, receipt.job_id)
-    # Where a rank is killed, the others fail for want of it, and say so sooner.
-    first = next((f for f in found if f.kind == "killed"), found[0] if found else None)
+    first = _first(receipt, attempts.failures(stage.attempts, receipt.job_id))
     measured = measurement.read(stage.attempts, receipt.job_id)
     peaks = measured.peak_bytes if measured is not None else {}
     return replace(
@@ -329,3 +334,13 @@ def _receipt(
         peak_bytes=peaks | {"host": max(ran.host_peak, peaks.get("host", 0))},
         measured=measured,
     )
+
+
+def _first(
+    receipt: attempts.Attempt, found: tuple[attempts.Failure, ...]
+) -> attempts.Failure | None:
+    """What the others failed for want of, though they may have said so sooner: the server, a rank
+    that was killed, else what was written first."""
+    server = next((each for each in found if each.rank >= receipt.processes), None)
+    killed = next((each for each in found if each.kind == "killed"), None)
+    return server or killed or (found[0] if found else None)

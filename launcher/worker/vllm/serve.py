@@ -88,19 +88,25 @@ def run(task: Task, signals: Signals, deserted: Callable[[], bool]) -> int:
     """Serve until the attempt is over, or hold the server's GPUs until then: a task that ended
     before the others would start Slurm's clock for those (`WaitTime`). The exit code."""
     if not task.serves:
-        while not (task.start.over(task.stage) or signals.now or deserted()):
+        while not (task.start.outcome(task.stage) or signals.now or deserted()):
             time.sleep(5 * _POLL_S)
         return 0
     attempts.failure_path(task.stage.attempts, task.start.job_id, task.rank).unlink(missing_ok=True)
-    server = _Server(task)
+    kind: attempts.Blame = "program"
     try:
-        reason = server.watch(signals, deserted)
-    finally:
-        server.end(now=signals.now)
+        server = _Server(task)
+    except OSError as error:
+        reason: str | None = f"the vLLM server could not be started: {error}"
+    else:
+        try:
+            reason = server.watch(signals, deserted)
+        finally:
+            server.end(now=signals.now)
+        if server.code == 128 + signal.SIGKILL:
+            kind = "killed"
     if reason is None:
         return 0
     print(reason, file=sys.stderr, flush=True)
-    kind: attempts.Blame = "killed" if server.code == 128 + signal.SIGKILL else "program"
     failure = attempts.Failure(task.rank, reason, traceback="", kind=kind)
     files.write_json(
         attempts.failure_path(task.stage.attempts, task.start.job_id, task.rank), failure
@@ -146,12 +152,14 @@ class _Server:
         stall = float(os.environ.get(STALL, STALL_S))
         ready = False
         while True:
-            if signals.now or deserted() or self._task.start.over(self._task.stage):
-                return None
             self.code = self._process.poll()
-            if self.code is not None:
+            outcome = self._task.start.outcome(self._task.stage)
+            # A trainer that fails for want of it may have ended the attempt already.
+            if self.code is not None and outcome not in ("complete", "stopped"):
                 when = "while it served" if ready else "before it answered"
                 return f"the vLLM server ended {when} ({_code(self.code)}); {self._log}"
+            if signals.now or deserted() or outcome is not None:
+                return None
             now = time.monotonic()
             if now - asked >= (_EVERY_S if ready else 5 * _POLL_S):
                 if healthy(self.url, _ANSWER_S):
