@@ -11,7 +11,6 @@ from launcher.cli import output
 from launcher.errors import UsageError
 
 if TYPE_CHECKING:
-    from launcher.models.types import Tokenizer
     from launcher.recipe.types import Recipe
 
 
@@ -21,10 +20,11 @@ def check(recipe: Recipe) -> None:
     Read are folders, and the hub's cache on this machine; nothing is downloaded.
     """
     from launcher.models.find import hub_cache
+    from launcher.models.tokenizer import tokenizer_of
     from launcher.plan.agreement import findings
     from launcher.recipe.paths import first_row
 
-    look_up = partial(_tokenizer, cache=hub_cache(os.environ, Path.home()))
+    look_up = partial(tokenizer_of, cache=hub_cache(os.environ, Path.home()))
     found = findings(recipe, look_up, first_row, _text)
     for finding in found:
         if not finding.fatal:
@@ -32,17 +32,6 @@ def check(recipe: Recipe) -> None:
     wrong = [str(finding) for finding in found if finding.fatal]
     if wrong:
         raise UsageError("\n".join(wrong))
-
-
-def _tokenizer(reference: str, cache: Path) -> Tokenizer | None:
-    """What reads vocabularies is loaded where there may be one."""
-    from launcher.models.find import snapshot
-
-    if not Path(reference).is_absolute() and snapshot(reference, cache) is None:
-        return None
-    from launcher.models.tokenizer import tokenizer_of
-
-    return tokenizer_of(reference, cache)
 
 
 def _text(path: str) -> str | None:
