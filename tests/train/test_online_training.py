@@ -66,6 +66,17 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(
     assert parts.logged("loss") == whole.logged("loss")
 
 
+@pytest.mark.long
+def test_a_reference_that_follows_the_policy_is_part_of_the_checkpoint(tmp_path: Path) -> None:
+    follows = {"beta": 0.5, "sync_ref_model": True, "ref_model_sync_steps": 2}
+    stage = {"global_batch": 8, "resources": {"micro_batch": 4}}
+    settings = {**GROUPED, **follows}
+    whole = online.trained(tmp_path / "whole", "grpo", settings, **stage)
+    parts = online.resumed(tmp_path / "parts", "grpo", settings, 3, **stage)
+    assert parts.weights == whole.weights
+    assert parts.logged("kl") == whole.logged("kl")
+
+
 @pytest.fixture
 def reward_model(tmp_path: Path) -> str:
     """A reward model whose scores are further apart than any sigmoids."""
