@@ -57,9 +57,9 @@ class Dpo(_Following, DPOTrainer):
 
     def __init__(self, *, args: Any, **options: Any) -> None:
         super().__init__(args=args, **options)
-        share = args.label_smoothing
-        if "sigmoid" in self.loss_types and share:
-            self.loss_types = ["robust" if loss == "sigmoid" else loss for loss in self.loss_types]
+        share, losses = args.label_smoothing, args.loss_type
+        if "sigmoid" in losses and share:
+            self.loss_types = ["robust" if loss == "sigmoid" else loss for loss in losses]
             self.label_smoothing = -share / (1 - 2 * share)
 
 
