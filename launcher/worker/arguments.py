@@ -59,7 +59,7 @@ def keywords(context: Context) -> dict[str, Any]:
     if METHODS[stage.method].online:
         # A recipe that pins it has had it pinned in the plan.
         values["ds3_gather_for_generation"] = plan.gather_for_generation
-        values.update(client.arguments())
+        values.update(client.arguments(stage))
     if METHODS[stage.method].judged:
         values["reward_weights"] = [reward.weight for reward in rewards_of(stage)]
         group = _evaluated_group(stage)

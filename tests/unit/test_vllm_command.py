@@ -86,7 +86,7 @@ def test_trainers_are_a_world_without_the_server_and_ask_no_proxy(
     assert found["VLLM_HOST_IP"] == "127.0.0.1"
     for name, value in found.items():
         monkeypatch.setenv(name, value)
-    given = client.arguments()
+    given = client.arguments(STAGE)
     # The address that it listens on is the address that it is asked at: TRL's own script names two.
     assert given["vllm_server_base_url"] == "http://127.0.0.1:8123"
     assert 0 < given["vllm_group_port"] < 2**16
@@ -97,3 +97,14 @@ def test_a_job_of_one_node_keeps_its_server_to_itself(monkeypatch: pytest.Monkey
     assert address.own(1) == "127.0.0.1"
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     assert address.own(2) == "127.0.0.1"
+
+
+def test_an_engine_beside_a_trainer_makes_room_for_what_it_is_asked_alone() -> None:
+    beside = replace(STAGE, train={"use_vllm": True, "max_completion_length": 256})
+    assert client.arguments(beside) == {"vllm_max_model_length": 768}
+    own = {**beside.train, "vllm_max_model_length": 4096}
+    assert client.arguments(replace(beside, train=own)) == {"vllm_max_model_length": 4096}
+    assert client.arguments(replace(beside, data=Data("/data.jsonl"))) == {}
+    # TRL's online DPO takes it from `max_length`, and has no such key.
+    assert client.arguments(replace(beside, method="online_dpo")) == {}
+    assert client.arguments(replace(beside, train={})) == {}

@@ -8,7 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from launcher.memory.server import served_tokens
 from launcher.plan.types import StagePlan
+from launcher.recipe.fields import fields
+from launcher.recipe.types import Stage
+from launcher.recipe.vllm import mode
 from launcher.records import progress, serving
 from launcher.records.paths import StagePaths
 from launcher.worker.vllm import address, serve
@@ -19,6 +23,7 @@ ANSWER = "LAUNCHER_VLLM_ANSWER_S"
 """The variable of the cluster's profile that says how long one answer may take."""
 ANSWER_S = 3600.0
 """The same where it does not: TRL's client waits for ever for all completions of a rollout."""
+_LENGTH = "vllm_max_model_length"
 _POLL_S = 0.2
 _SLACK_S = 60.0
 """What the server's own task may take to say that it failed."""
@@ -86,14 +91,19 @@ def variables(at: Place, server: serving.Server, given: Mapping[str, str]) -> di
     }
 
 
-def arguments() -> dict[str, Any]:
-    """The keywords of a trainer's config that say where the server is; none where there is none."""
-    if URL not in os.environ:
-        return {}
-    return {
-        "vllm_server_base_url": os.environ[URL],
-        "vllm_group_port": int(os.environ[GROUP_PORT]),
-    }
+def arguments(stage: Stage) -> dict[str, Any]:
+    """The keywords of a trainer's config that say where the stage's server is; for an engine in the
+    trainer's own process how long sequences get, lest it makes room for the model's whole context.
+    """
+    longest = served_tokens(stage)
+    if URL in os.environ:
+        return {
+            "vllm_server_base_url": os.environ[URL],
+            "vllm_group_port": int(os.environ[GROUP_PORT]),
+        }
+    if mode(stage) == "colocate" and longest and _LENGTH in fields(stage.method).schemas:
+        return {_LENGTH: longest}
+    return {}
 
 
 def bound(trainer: Any) -> None:
