@@ -182,6 +182,9 @@ def _explain(planned: StagePlan) -> str:
         for role, ref in planned.stage.models.items()
     }
     lines.append("  " + ", ".join(f"{role}: {model}" for role, model in models.items()))
+    if planned.stage.rewards:
+        judges = (f"{reward.weight:g} × {reward.label}" for reward in planned.stage.rewards)
+        lines.append("  rewards: " + ", ".join(judges))
     largest = max(peak.items.values(), default=0)
     for item, size in sorted(peak.items.items(), key=lambda pair: -pair[1]):
         bar = "█" * max(1, round(BAR * size / largest)) if size > 0 else ""
