@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from launcher.recipe.folder import guess, survey
 from launcher.recipe.load import load_recipe
 from launcher.recipe.problems import Place, RecipeErrors
 from launcher.recipe.renames import REMOVED, RENAMES
+from launcher.recipe.trl_yaml.convert import LEFT_OUT
+from launcher.recipe.trl_yaml.keys import TAKEN
 from launcher.recipe.types import Peft, Recipe, Reward, Stage
 from tests.unit.command import launcher
 
@@ -329,3 +333,25 @@ def test_submit_plans_a_config_with_the_words_of_what_was_made_of_it(
     assert "dpo" in ended.out
     assert "taken as `global_batch: 8`" in ended.err
     assert "now called max_length" in ended.err
+
+
+def test_no_config_whatever_ends_in_anything_but_a_recipe_or_its_errors(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    values = [
+        None, True, False, 0, -3, 2.5, 10**30, "x", "a/b", "auto", "", [], ["a"], [None], {},
+        {"a": 1}, [{"path": "a/b", "columns": [1]}],
+        {"datasets": [1, {"id": 3}, {"id": "a/b", "weight": "y"}]},
+    ]  # fmt: skip
+    keys = [*TAKEN, *LEFT_OUT, *RENAMES, *REMOVED, "loss_type", "rpo_alpha", "total_episodes"]
+    path, taken = tmp_path / "c.yaml", 0
+    for _ in range(200):
+        method = chance.choice(["sft", "dpo", "kto", "reward", "grpo", "rloo", "ppo", "online_dpo"])
+        document = {"model_name_or_path": "a/b", "dataset_name": "a/c"}
+        document |= {key: chance.choice(values) for key in chance.sample(keys, 3)}
+        path.write_text(json.dumps(document))
+        try:
+            load_recipe(str(path), method=method)
+            taken += 1
+        except RecipeErrors as errors:
+            assert str(errors)
+    assert taken > 10
