@@ -337,7 +337,7 @@ def test_submit_plans_a_config_with_the_words_of_what_was_made_of_it(
 
 def test_no_config_whatever_ends_in_anything_but_a_recipe_or_its_errors(tmp_path: Path) -> None:
     chance = random.Random(7)
-    values = [
+    values: list[object] = [
         None, True, False, 0, -3, 2.5, 10**30, "x", "a/b", "auto", "", [], ["a"], [None], {},
         {"a": 1}, [{"path": "a/b", "columns": [1]}],
         {"datasets": [1, {"id": 3}, {"id": "a/b", "weight": "y"}]},
@@ -346,7 +346,7 @@ def test_no_config_whatever_ends_in_anything_but_a_recipe_or_its_errors(tmp_path
     path, taken = tmp_path / "c.yaml", 0
     for _ in range(200):
         method = chance.choice(["sft", "dpo", "kto", "reward", "grpo", "rloo", "ppo", "online_dpo"])
-        document = {"model_name_or_path": "a/b", "dataset_name": "a/c"}
+        document: dict[str, object] = {"model_name_or_path": "a/b", "dataset_name": "a/c"}
         document |= {key: chance.choice(values) for key in chance.sample(keys, 3)}
         path.write_text(json.dumps(document))
         try:
