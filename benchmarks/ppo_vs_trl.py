@@ -147,6 +147,11 @@ def run(settings: Mapping[str, Any], seeds: int, peer: Path) -> dict[str, Any]:
             for side in SIDES:
                 trained.append(train(side, Path(name), seed, peer))
                 print(trained[-1], file=sys.stderr, flush=True)
+    return result(settings, trained, peer)
+
+
+def result(settings: Mapping[str, Any], trained: Sequence[Trained], peer: Path) -> dict[str, Any]:
+    """All figures of a run: what was trained, the sides, and their ratios to TRL's."""
     sides = {side: summary(side, trained) for side in SIDES}
     trl = sides["trl"]
     return {
@@ -169,14 +174,14 @@ def run(settings: Mapping[str, Any], seeds: int, peer: Path) -> dict[str, Any]:
     }
 
 
-def table(result: Mapping[str, Any]) -> str:
+def table(found: Mapping[str, Any]) -> str:
     """The result as Markdown."""
     lines = [
         "| side | final reward, mean ± sd | samples/s | ratio | samples/processor s | ratio |",
         "|---|---|---|---|---|---|",
     ]
-    for side in result["sides"]:
-        ratio = result["ratio"][side["side"]]
+    for side in found["sides"]:
+        ratio = found["ratio"][side["side"]]
         lines.append(
             f"| {side['side']} | {side['reward_mean']:.3f} ± {side['reward_sd']:.3f} "
             f"| {side['samples_a_second']:.1f} | {ratio['samples_a_second']:.2f} "
@@ -197,12 +202,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = {**SETTINGS, "rollouts": given.rollouts}
     with tempfile.TemporaryDirectory() as name:
         peer = environment((given.environment or Path(name) / "trl").absolute())
-        result = run(settings, given.seeds, peer)
+        found = run(settings, given.seeds, peer)
     if given.save:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
-    print(json.dumps(result, indent=1) if given.json else table(result))
+            file.write(json.dumps(found) + "\n")
+    print(json.dumps(found, indent=1) if given.json else table(found))
     return 0
 
 
