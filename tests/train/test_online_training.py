@@ -208,6 +208,7 @@ def test_a_step_of_online_dpo_is_the_mean_of_its_micro_batches(tmp_path: Path) -
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)  # four starts of a trainer, of which the first may compile DeepSpeed's
 @pytest.mark.parametrize("zero", [0, 2, 3])
 @pytest.mark.parametrize(
     ("method", "stage"),
