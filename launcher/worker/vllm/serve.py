@@ -35,7 +35,7 @@ STALL = "LAUNCHER_VLLM_STALL_S"
 """The variable of the cluster's profile that says otherwise."""
 _EVERY_S = 2.0
 _ANSWER_S = 5.0
-_POLL_S = 0.2
+_POLL_S = 0.5
 
 
 def missing(stage_plan: StagePlan, host: str) -> str | None:
@@ -89,7 +89,7 @@ def run(task: Task, signals: Signals, deserted: Callable[[], bool]) -> int:
     before the others would start Slurm's clock for those (`WaitTime`). The exit code."""
     if not task.serves:
         while not (task.start.outcome(task.stage) or signals.now or deserted()):
-            time.sleep(5 * _POLL_S)
+            time.sleep(2 * _POLL_S)
         return 0
     attempts.failure_path(task.stage.attempts, task.start.job_id, task.rank).unlink(missing_ok=True)
     kind: attempts.Blame = "program"
@@ -161,7 +161,7 @@ class _Server:
             if signals.now or deserted() or outcome is not None:
                 return None
             now = time.monotonic()
-            if now - asked >= (_EVERY_S if ready else 5 * _POLL_S):
+            if now - asked >= (_EVERY_S if ready else 2 * _POLL_S):
                 if healthy(self.url, _ANSWER_S):
                     answered = time.monotonic()
                     if not ready:
