@@ -12,6 +12,8 @@ from benchmarks.methods_matrix.cells import METHODS, Cell
 SEEDS = (1, 2, 3)
 WINDOW = 4
 """Steps at either end whose mean counts."""
+SCHOOL: dict[str, float] = {"max_steps": 120, "learning_rate": 5e-3}
+"""How the policy that all but `sft` start from was trained."""
 
 
 @dataclass(frozen=True)

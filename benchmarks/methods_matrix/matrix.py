@@ -11,7 +11,6 @@ from functools import cached_property
 from benchmarks.methods_matrix import checks, learning
 from benchmarks.methods_matrix.cells import ADAPTERS, LEARNING, METHODS, WORDS, Cell, recipe
 from benchmarks.methods_matrix.site import Failed, Site
-from launcher.records.paths import RunPaths, StagePaths
 
 CHECKS = ("train", "resume", "next")
 LEARNS = "learns"
@@ -102,22 +101,21 @@ class Walk:
 
     @cached_property
     def _policy(self) -> str:
-        """The folder of a model that has learned a little."""
-        return self._once("sft")
+        """The folder of a model that has learned a good deal."""
+        return self._once("sft", learning.SCHOOL)
 
     @cached_property
     def _judge(self) -> str:
         """The folder of a reward model."""
-        return self._once("reward")
+        return self._once("reward", {})
 
-    def _once(self, method: str) -> str:
+    def _once(self, method: str, train: dict[str, float]) -> str:
+        """The model of one training for all cells, with keys of `train:` in place of a cell's."""
         document = recipe(Cell(method, "full", "one"), "", following=False)
+        stage = METHODS[method].stage
+        document["stages"][stage]["train"] |= train
         run = self._site.finish({**document, "name": f"shared-{method}"})
-        return str(_stage(run, method).model)
-
-
-def _stage(run: RunPaths, method: str) -> StagePaths:
-    return run.stage(METHODS[method].stage)
+        return str(run.stage(stage).model)
 
 
 def _gained(goal: learning.Goal, gains: Sequence[float], least: float) -> str:
