@@ -9,7 +9,7 @@ from launcher.recipe.methods import METHODS
 
 def check_runnable(plan: Plan) -> None:
     """Raises UsageError, naming the stage, where this version can estimate and plan a stage and
-    has no worker for it, or what it stands on cannot do it."""
+    has no worker for it, or TRL would stop at it."""
     for planned in plan.stages:
         if not planned.runs:
             continue
@@ -19,29 +19,15 @@ def check_runnable(plan: Plan) -> None:
                 " yet run by this version",
                 hint="`launcher plan` and `launcher estimate` say what it would take",
             )
-        refusal = _of_trl(planned) or _of_quantization(planned, on_cpu=plan.cluster.device == "cpu")
-        if refusal is not None:
-            what, hint = refusal
-            raise UsageError(f"stages.{planned.name}{what}", hint=hint)
+        if _is_alone(planned):
+            raise UsageError(
+                f"stages.{planned.name}: KTO compares the rows of a micro-batch, which has one",
+                hint="raise `resources.micro_batch`, or use `loss_type: apo_zero_unpaired`",
+            )
 
 
-def _of_trl(planned: StagePlan) -> tuple[str, str] | None:
-    """What TRL would stop at on the node."""
+def _is_alone(planned: StagePlan) -> bool:
+    """Whether a row has no other to be compared with, where TRL's loss does."""
     stage = planned.stage
-    if (
-        stage.method == "kto"
-        and stage.train.get("loss_type", "kto") == "kto"
-        and planned.micro_batch == 1
-    ):
-        return (
-            ": KTO compares the rows of a micro-batch, and one row is all that fits",
-            "ask for more GPU memory, a smaller `max_length`, or `loss_type: apo_zero_unpaired`",
-        )
-    return None
-
-
-def _of_quantization(planned: StagePlan, *, on_cpu: bool) -> tuple[str, str] | None:
-    peft = planned.stage.peft
-    if peft is None or peft.quantization is None:
-        return None
-    return None
+    compares = stage.method == "kto" and stage.train.get("loss_type", "kto") == "kto"
+    return compares and planned.micro_batch == 1
