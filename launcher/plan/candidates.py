@@ -28,8 +28,8 @@ def global_batch(stage: Stage) -> int | None:
 def batches(stage: Stage, processes: int) -> list[tuple[int, int]]:
     """(micro-batch, accumulation) with the exact global batch, the smallest first.
 
-    The recipe's checks see to it that a rollout of GRPO and RLOO is whole steps and whole groups, so
-    that any of these divides it as TRL asks.
+    The recipe's checks see to it that a rollout of GRPO and RLOO is whole steps and whole groups,
+    so that any of these divides it as TRL asks.
     """
     pin, total = stage.resources.micro_batch, global_batch(stage)
     if total is None:
