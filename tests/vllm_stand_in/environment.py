@@ -31,6 +31,8 @@ def python(folder: Path) -> Path:
     described.mkdir()
     (described / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.30.0\n")
     (described / "top_level.txt").write_text("vllm\n")
+    # The worker compiles with the ninja beside its Python: another version builds all anew.
+    (folder / "bin" / "ninja").symlink_to(Path(sys.executable).parent / "ninja")
     return folder / "bin" / "python"
 
 
