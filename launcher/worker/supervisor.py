@@ -113,10 +113,9 @@ def supervise(
     mine = receipt if rank == 0 else _open_receipt(stage_paths, token, job_id)
     # Slurm ends the whole job when one rank fails, and rank 0 with it: whoever knows writes it.
     if mine is not None and (rank == 0 or failed):
-        attempts.finish(
-            stage_paths.attempts,
-            _receipt(mine, stage_paths, ran, signals),
-        )
+        finished = _receipt(mine, stage_paths, ran, signals)
+        attempts.finish(stage_paths.attempts, finished)
+        _share(plan, stage, finished)
     return Ended(code, requeue=code == STOPPED and not failed and not _cancelled(paths, stage))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from typing import Any
@@ -17,7 +18,10 @@ def receipt(shell: LocalShell, run: str) -> dict[str, Any]:
     return shell.attempts(run)[0]
 
 
-def test_a_stopped_training_has_peaks_and_times_of_each_phase(shell: LocalShell) -> None:
+def test_a_stopped_training_leaves_peaks_and_times_in_receipt_and_ledger(
+    shell: LocalShell,
+) -> None:
+    shell.env["LAUNCHER_LEDGER"] = str(shell.home / "ledger")
     run = shell.data("submit", TINY_SFT, ENDLESS)["run"]
     shell.wait_for_steps(run, 3)
     shell.run("cancel", run)
@@ -31,6 +35,10 @@ def test_a_stopped_training_has_peaks_and_times_of_each_phase(shell: LocalShell)
     assert 0 < phases["update"]["median_s"] <= phases["whole step"]["longest_s"]
     assert found["measured"]["tokens"] > 0
     assert found["measured"]["versions"]["trl"]
+    own = shell.home / "ledger" / f"u{os.getuid()}"
+    wait_until(lambda: bool(list(own.glob("*.json"))), "the ledger", 20)
+    (shared,) = own.glob("*.json")
+    assert json.loads(shared.read_text())["measured"] == found["peak_bytes"]["host"]
 
 
 def test_a_training_that_fails_on_the_way_leaves_what_it_died_at(shell: LocalShell) -> None:
