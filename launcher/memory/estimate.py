@@ -189,7 +189,8 @@ class _Job:
     def evaluation(self) -> list[tuple[str, Items]]:
         """One model is in memory at a time: a candidate writes (`generate`), candidates and
         reference read what was written (`score`), then the reward model does (`reward`)."""
-        candidate, *others, reward = self.models
+        candidate, *rest = self.models
+        others = [model for model in rest if not scores(model.role)]
         settings, length = self.settings, self.length
         largest = max((candidate, *others), key=lambda model: model.parameters)
         rows = settings.micro_batch * settings.accumulation
@@ -200,13 +201,16 @@ class _Job:
         written = writing(self.kind(candidate, trains=False), rows, length)
         scored = reading(self.kind(largest, trains=False), settings.micro_batch, length)
         batch = Batch(settings.micro_batch, length.total, length.completion)
-        judged = read(self.kind(reward, trains=False), "score", batch)
-        return [
+        phases = [
             ("load", alone(largest)),
             ("generate", merge((alone(candidate), self._gathered((candidate,)), written))),
             ("score", merge((alone(largest), self._gathered((largest,)), scored))),
-            ("reward", merge((alone(reward), self._gathered((reward,)), judged))),
         ]
+        for reward in rest:
+            if scores(reward.role):
+                judged = read(self.kind(reward, trains=False), "score", batch)
+                phases.append(("reward", merge((alone(reward), self._gathered((reward,)), judged))))
+        return phases
 
     def idle(self, phase: str, items: Items) -> float:
         """What the allocator holds beside `items`."""

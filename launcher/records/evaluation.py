@@ -69,8 +69,9 @@ class Sample:
 @dataclass(frozen=True)
 class EvaluationResult:
     baseline: str
+    """The label that the others are compared with."""
     reference: str | None
-    reward_model: str
+    reward_model: str | None
     prompts: int
     seed: int
     confidence: float

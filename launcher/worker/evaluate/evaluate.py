@@ -42,8 +42,8 @@ class _Judged:
 def evaluate(
     candidates: Mapping[str, str],
     *,
-    baseline: str,
-    reward_model: str,
+    baseline: str | None,
+    reward_model: str | None,
     reference: str | None,
     rows: Sequence[Mapping[str, Any]],
     scores: Mapping[str, str],
@@ -62,9 +62,10 @@ def evaluate(
     Each candidate samples one completion a prompt from the same seed. `rows` have a column
     "prompt", text or messages; their other columns go to the functions of `scores` (label →
     `/abs/file.py:function`). The KL divergence to `reference` is the mean log-ratio on the sampled
-    tokens at the sampling temperature (at 1 for greedy decoding). `on_progress(done, total)` counts
-    batches, `on_phase` is told what begins: `generate`, `score`, `reward`, `compare`. In a process
-    group, each rank takes its share of the rows, and all return the same;
+    tokens at the sampling temperature (at 1 for greedy decoding). Without a `reward_model` there is
+    no measure "reward"; without a `baseline` the first candidate is it. `on_progress(done, total)`
+    counts batches, `on_phase` is told what begins: `generate`, `score`, `reward`, `compare`. In a
+    process group, each rank takes its share of the rows, and all return the same;
     with `deepspeed`, a ZeRO-3 configuration, the ranks also share each model's weights.
 
     Raises UsageError for a model of the wrong kind and for a score function that cannot be used,
@@ -73,6 +74,7 @@ def evaluate(
     rows = rows[: config.num_prompts]
     if not rows:
         raise ValueError("there are no held-out prompts")
+    baseline = baseline or next(iter(candidates))
     if baseline not in candidates:
         raise ValueError(f"the baseline {baseline} is none of {', '.join(candidates)}")
     # First, so that a slip in a score file shows before the models have worked.
@@ -84,7 +86,8 @@ def evaluate(
     judge = _Judge(own, config, tokenizer, dtype, device, batch_size, seed + rank, deepspeed)
     others = {label for label, folder in candidates.items() if folder != reference}
     judge.count(
-        per_batch=len(candidates) * 2 + (2 * len(others) if reference is not None else 0),
+        per_batch=len(candidates) * (1 if reward_model is None else 2)
+        + (2 * len(others) if reference is not None else 0),
         on_progress=on_progress,
     )
     written: dict[str, list[Completion]] = {}
@@ -97,8 +100,10 @@ def evaluate(
     if reference is not None:
         on_phase("score")
         judge.subtract_reference(reference, written, ratios)
-    on_phase("reward")
-    rewards = judge.rewards(reward_model, written)
+    rewards: dict[str, list[float]] = {}
+    if reward_model is not None:
+        on_phase("reward")
+        rewards = judge.rewards(reward_model, written)
     on_phase("compare")
     judged = {
         label: _gathered(judge.judged(label, written, ratios, rewards, functions), len(rows), world)
@@ -247,7 +252,7 @@ class _Judge:
     ) -> list[_Judged]:
         completions = written[label]
         texts = [completion.text for completion in completions]
-        measured = {REWARD: rewards[label]} | {
+        measured = ({REWARD: rewards[label]} if label in rewards else {}) | {
             name: score.by_function(name, function, self._rows, texts)
             for name, function in functions.items()
         }

@@ -22,8 +22,6 @@ def run(context: Context, stop: Stop) -> Finished:
     tokenizer = models.tokenizer(context)
     # What a recipe names as the stage's data is held out here: nothing trains on it.
     rows = data.evaluation_set(context, tokenizer) or data.training_set(context, tokenizer)
-    reward_model = context.model("reward_model")
-    assert stage.baseline is not None and reward_model is not None  # the recipe's checks see to it
     device = "cpu" if context.on_cpu else f"cuda:{context.local_rank}"
     if not context.on_cpu:
         # NCCL gathers on the current device, and every rank sees all GPUs of its node.
@@ -35,7 +33,7 @@ def run(context: Context, stop: Stop) -> Finished:
     result = evaluate(
         {label: context.folder_of(model) for label, model in stage.candidates.items()},
         baseline=stage.baseline,
-        reward_model=reward_model,
+        reward_model=context.model("reward_model"),
         reference=context.model("reference"),
         rows=rows.to_list(),
         scores={label: _snapshot_of(context, function) for label, function in stage.scores.items()},
