@@ -17,7 +17,6 @@ def user_files(plan: Plan) -> tuple[str, ...]:
 
 def _functions(stage: Stage) -> Iterator[str]:
     """Every `/abs/file.py:function` of the stage."""
-    yield from stage.scores.values()
-    for reward in stage.rewards:
-        if reward.function is not None and reward.function not in LIBRARY:
-            yield reward.function
+    named = [score.function for score in stage.scores.values()]
+    named += [reward.function for reward in stage.rewards if reward.function is not None]
+    yield from (function for function in named if function not in LIBRARY)

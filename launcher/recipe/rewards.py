@@ -14,7 +14,7 @@ from launcher.recipe.methods import Method
 from launcher.recipe.problems import show, suggest
 from launcher.recipe.reading import Reading
 from launcher.recipe.references import reference
-from launcher.recipe.types import Reward, Stage
+from launcher.recipe.types import Reward, Score, Stage
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,23 @@ def rewards(reading: Reading, node: Node, at: str, method: Method) -> tuple[Rewa
     return tuple(found)
 
 
+def scores(reading: Reading, node: Node, at: str) -> dict[str, Score]:
+    """`scores:` of an evaluation, label → score: functions alone, with no weight."""
+    given, found = node.get("scores"), {}
+    for label, entry in given.items.items() if given else ():
+        if entry.value is None:
+            continue
+        key = f"{at}.scores.{label}"
+        stated = entry if isinstance(entry.value, str) else entry.get("function")
+        if stated is None:
+            continue  # which the schema has said
+        path = key if stated is entry else f"{key}.function"
+        name = _function(reading, path, stated)
+        if name is not None:
+            found[label] = Score(name, _options_of(reading, key, name, entry))
+    return found
+
+
 def _reward(reading: Reading, at: str, key: str, label: str, node: Node) -> Reward | None:
     if isinstance(node.value, str):
         return _of_text(reading, at, key, label, node)
@@ -115,12 +132,7 @@ def _reward(reading: Reading, at: str, key: str, label: str, node: Node) -> Rewa
     name = _function(reading, f"{key}.function", function)
     if name is None:
         return None
-    if name in LIBRARY:
-        return Reward(label, name, weight=share, options=_options(reading, key, name, node))
-    if options is not None:
-        text = "only functions of the library take options; write them into the file"
-        reading.wrong_key(options, f"{key}.options", text)
-    return Reward(label, name, weight=share)
+    return Reward(label, name, weight=share, options=_options_of(reading, key, name, node))
 
 
 def _of_text(reading: Reading, at: str, key: str, label: str, node: Node) -> Reward | None:
@@ -128,9 +140,9 @@ def _of_text(reading: Reading, at: str, key: str, label: str, node: Node) -> Rew
     text = str(node.value)
     if text in LIBRARY or ".py" in text or not ("/" in text or ":" in text):
         name = _function(reading, key, node)
-        if name is not None and name in LIBRARY:
-            _options(reading, key, name, node)
-        return None if name is None else Reward(label, name)
+        if name is None:
+            return None
+        return Reward(label, name, options=_options_of(reading, key, name, node))
     model = reference(reading, node, at, key, ("reward_model",))
     return None if model is None else Reward(label, model=model)
 
@@ -146,6 +158,17 @@ def _function(reading: Reading, key: str, node: Node) -> str | None:
         )
         return None
     return reading.path(node, key, paths.score)
+
+
+def _options_of(reading: Reading, key: str, name: str, node: Node) -> dict[str, Any]:
+    """The options stated at `node` for the function `name`, which only the library's take."""
+    if name in LIBRARY:
+        return _options(reading, key, name, node)
+    options = node.get("options")
+    if options is not None:
+        text = "only functions of the library take options; write them into the file"
+        reading.wrong_key(options, f"{key}.options", text)
+    return {}
 
 
 def _options(reading: Reading, key: str, name: str, node: Node) -> dict[str, Any]:

@@ -151,6 +151,19 @@ _REWARD: dict[str, Any] = {
     ]
 }
 
+_SCORE: dict[str, Any] = {
+    "anyOf": [
+        _text("`file.py:function`, or a name of the library"),
+        _object(
+            {
+                "function": _text("`file.py:function`, or a name of the library"),
+                "options": {"type": "object", "description": "Keywords of a library's function"},
+            },
+            "function",
+        ),
+    ]
+}
+
 _FLAT: dict[str, Any] = {"anyOf": [_text("A file"), {"type": "object"}]}
 
 _BOUND = _object(
@@ -191,7 +204,7 @@ STAGE = _object(
         "use": _text("A finished model that stands in for the stage: a folder or hub name"),
         **{role: _text(_MODEL) for role in ROLES},
         "candidates": _map("The models to compare: label → model", _text(_MODEL)),
-        "baseline": _text("The candidate that win rates are against"),
+        "baseline": _text("The candidate that win rates are against; the first without it"),
         "data": _DATA,
         "global_batch": _count(
             "Sequences (of PPO: completions) of one optimizer step over all processes"
@@ -202,7 +215,7 @@ STAGE = _object(
             "description": "Configs of `trl METHOD --config`, and accelerate's; this stage's own"
             " keys go first",
         },
-        "scores": _map("Scores of answers: label → `file.py:function`", _text("file.py:function")),
+        "scores": _map("What is measured of answers: label → score", _SCORE),
         "rewards": _map("What judges completions: label → judge", _REWARD),
         "gate": {
             "type": "object",

@@ -11,7 +11,7 @@ from launcher.recipe.gates import gate
 from launcher.recipe.methods import METHODS, Method
 from launcher.recipe.reading import Reading
 from launcher.recipe.references import baseline, candidates, models, needs
-from launcher.recipe.rewards import rewards
+from launcher.recipe.rewards import rewards, scores
 from launcher.recipe.settings import env, peft, resources, shared, value
 from launcher.recipe.types import Data, Stage
 
@@ -64,7 +64,7 @@ def stage(reading: Reading, name: str) -> Stage | None:
         peft=adapter,
         global_batch=batch,
         train=block.values,
-        scores=_scores(reading, node, at),
+        scores=scores(reading, node, at),
         rewards=judges,
         gate=gate(reading, node, at),
         command=program,
@@ -149,14 +149,3 @@ def _check_evaluation(
     if strategy != "no" and data and not held_out:
         text = "there are no held-out rows; give `data.eval_path`, `eval_split` or `hold_out`"
         reading.missing(node, f"{at}.data.eval_split", text)
-
-
-def _scores(reading: Reading, node: Node, at: str) -> dict[str, str]:
-    given = node.get("scores")
-    found: dict[str, str] = {}
-    for label, entry in given.items.items() if given else ():
-        if entry.value is not None:
-            score = reading.path(entry, f"{at}.scores.{label}", paths.score)
-            if score is not None:
-                found[label] = score
-    return found

@@ -95,6 +95,16 @@ class Reward:
 
 
 @dataclass(frozen=True)
+class Score:
+    """What an evaluation measures of each completion, beside the reward."""
+
+    function: str
+    """`/abs/file.py:function`, or a name of `launcher.recipe.rewards.LIBRARY`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords of a function of the library."""
+
+
+@dataclass(frozen=True)
 class Bound:
     """What a stage's result must keep to, ends included; None: no end on that side."""
 
@@ -152,7 +162,7 @@ class Stage:
     candidates: Mapping[str, str] = field(default_factory=dict)
     """`evaluate` only: label → model reference, in the order of the report."""
     baseline: str | None = None
-    """`evaluate` only: the label that win rates are against."""
+    """`evaluate` only: the label that win rates are against; None: the first candidate."""
     tokenizer: str | None = None
     chat_template: str | None = None
     """Jinja text that replaces the tokenizer's own template; models that train here keep it."""
@@ -165,8 +175,8 @@ class Stage:
     """Sequences (online RL: completions) of one optimizer step over all processes."""
     train: Mapping[str, Any] = field(default_factory=dict)
     """The method's own config, key for key, without the keys that the launcher owns."""
-    scores: Mapping[str, str] = field(default_factory=dict)
-    """`evaluate` only: label → `/abs/file.py:function`, a score of prompts and completions."""
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    """`evaluate` only: label → a score of prompts and completions."""
     rewards: tuple[Reward, ...] = ()
     """What judges completions, of methods with `Method.judged`. A `reward_model` role is not
     repeated here."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from launcher.records import files
 from launcher.records.paths import StagePaths
@@ -36,9 +37,9 @@ class Candidate:
     label: str
     model: str
     measures: Mapping[str, Interval]
-    """`reward` and each score function → its value."""
+    """`reward` and each score function → its value over the prompts that it could judge."""
     against_baseline: Mapping[str, Comparison]
-    """Measure → comparison; empty for the baseline itself."""
+    """Measure → comparison on the prompts where both have it; empty for the baseline itself."""
     kl_token: float | None
     """Mean log-ratio to the reference per sampled token (nats); None without a reference."""
     kl_sequence: Interval | None
@@ -49,12 +50,16 @@ class Candidate:
     """Mean share of n-grams that a completion had before, 0 to 1."""
     eos_rate: float
     """Share of completions that end by themselves."""
+    perplexity: Interval | None = None
+    """e to the mean −log p (nats) of a token of the data's own completions; None where it has
+    none."""
 
 
 @dataclass(frozen=True)
 class Answer:
     text: str
     measures: Mapping[str, float]
+    """Without those that had nothing to say of it."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,30 @@ class EvaluationResult:
     candidates: tuple[Candidate, ...]
     samples: tuple[Sample, ...]
     schema: int = 1
+
+
+def figures(result: EvaluationResult) -> dict[str, float]:
+    """What a gate can name: `LABEL/MEASURE`, `LABEL/MEASURE/win_rate`, and `LABEL/` with `length`,
+    `repetition`, `eos_rate`, `kl` (nats a token) and `perplexity`."""
+    found: dict[str, float] = {}
+    for each in result.candidates:
+        own: dict[str, float | None] = {
+            "length": each.length,
+            "repetition": each.repetition,
+            "eos_rate": each.eos_rate,
+            "kl": each.kl_token,
+            "perplexity": None if each.perplexity is None else each.perplexity.mean,
+            **{f"{name}/win_rate": c.win_rate.mean for name, c in each.against_baseline.items()},
+            # Last: a score of one of these names goes first.
+            **{name: interval.mean for name, interval in each.measures.items()},
+        }
+        found |= {f"{each.label}/{name}": v for name, v in own.items() if v is not None}
+    return found
+
+
+def document(result: EvaluationResult) -> dict[str, Any]:
+    """The result as it stands in JSON."""
+    return asdict(result)
 
 
 def write(stage: StagePaths, result: EvaluationResult) -> None:

@@ -58,6 +58,11 @@ class StagePaths:
         return self.root / "evaluation.json"
 
     @property
+    def evaluation_text(self) -> Path:
+        """The same as Markdown, for people."""
+        return self.root / "evaluation.md"
+
+    @property
     def server(self) -> Path:
         """Where the stage's vLLM server is, once it answers."""
         return self.root / "server.json"

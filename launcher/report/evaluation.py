@@ -19,7 +19,9 @@ def table(document: Document) -> list[list[str]]:
     baseline = document["baseline"]
     header = ["model"]
     for measure in measures:
-        header += [measure, f"Δ against {baseline}", f"win rate against {baseline}"]
+        header.append(measure)
+        if _compares(document):
+            header += [f"Δ against {baseline}", f"win rate against {baseline}"]
     header += [
         "KL a token",
         "KL an answer",
@@ -27,7 +29,12 @@ def table(document: Document) -> list[list[str]]:
         f"repeated {document['ngram']}-grams",
         "ends",
     ]
-    return [header, *(_row(candidate, measures) for candidate in document["candidates"])]
+    rows = [_row(candidate, measures, _compares(document)) for candidate in document["candidates"]]
+    if any(candidate.get("perplexity") for candidate in document["candidates"]):
+        header.append("perplexity")
+        for cells, candidate in zip(rows, document["candidates"], strict=True):
+            cells.append(_interval(candidate["perplexity"]))
+    return [header, *rows]
 
 
 def render_text(document: Document, width: int = 100) -> str:
@@ -56,7 +63,7 @@ def render_markdown(document: Document) -> str:
         measures = _measures(document)
         cells = [["model", "answer", *measures]]
         cells += [
-            [label, answer["text"].strip(), *(_number(answer["measures"][m]) for m in measures)]
+            [label, answer["text"].strip(), *(_measured(answer, m) for m in measures)]
             for label, answer in sample["answers"].items()
         ]
         quoted = "\n".join(f"> {line}" for line in sample["prompt"].splitlines())
@@ -68,13 +75,23 @@ def _measures(document: Document) -> list[str]:
     return list(document["candidates"][0]["measures"])
 
 
-def _row(candidate: Document, measures: Sequence[str]) -> list[str]:
+def _compares(document: Document) -> bool:
+    return len(document["candidates"]) > 1
+
+
+def _measured(answer: Document, measure: str) -> str:
+    value = answer["measures"].get(measure)
+    return "" if value is None else _number(value)
+
+
+def _row(candidate: Document, measures: Sequence[str], compares: bool) -> list[str]:
     cells = [candidate["label"]]
     for measure in measures:
         against = candidate["against_baseline"].get(measure)
         cells.append(_interval(candidate["measures"][measure]))
-        cells.append("" if against is None else _interval(against["difference"], sign=True))
-        cells.append("" if against is None else _percent(against["win_rate"]))
+        if compares:
+            cells.append("" if against is None else _interval(against["difference"], sign=True))
+            cells.append("" if against is None else _percent(against["win_rate"]))
     token, sequence = candidate["kl_token"], candidate["kl_sequence"]
     return [
         *cells,
@@ -103,9 +120,12 @@ def _note(document: Document) -> str:
     labels = {candidate["model"]: candidate["label"] for candidate in document["candidates"]}
     reference = labels.get(document["reference"], document["reference"])
     kl = "" if reference is None else f" KL is against {reference}, in nats."
+    tie = "; a tie is half a win" if _compares(document) else ""
+    if any(candidate.get("perplexity") for candidate in document["candidates"]):
+        kl += " Perplexity is of the data's own completions."
     return (
         f"{document['prompts']} held-out prompts, seed {document['seed']}; in brackets the "
-        f"{document['confidence']:.0%} interval; a tie is half a win.{kl}"
+        f"{document['confidence']:.0%} interval{tie}.{kl}"
     )
 
 
@@ -115,7 +135,7 @@ def _sample_text(sample: Document, width: int) -> str:
         scores = ", ".join(f"{name} {_number(value)}" for name, value in answer["measures"].items())
         words = " ".join(answer["text"].split()) or "(nothing)"
         lines += textwrap.wrap(
-            f"{words} ({scores})",
+            f"{words} ({scores})" if scores else words,
             width,
             initial_indent=f"  {label}  ".ljust(LABEL_WIDTH),
             subsequent_indent=" " * LABEL_WIDTH,

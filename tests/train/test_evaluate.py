@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from launcher.errors import UsageError
+from launcher.recipe.types import Score
 from launcher.records.evaluation import Candidate, EvaluationResult
 from launcher.worker.evaluate.config import EvaluateConfig
 from launcher.worker.evaluate.evaluate import evaluate
@@ -101,7 +102,7 @@ def test_candidates_are_measured_against_baseline_and_reference(
     progress: list[tuple[int, int]] = []
     result = run(
         {"base": BASE, "policy": folders["policy"], "adapter": folders["adapter"]},
-        scores={"rule": f"{folders['rule.py']}:score"},
+        scores={"rule": Score(f"{folders['rule.py']}:score")},
         on_progress=lambda done, total: progress.append((done, total)),
     )
     base, policy, adapter = result.candidates
@@ -179,7 +180,7 @@ def test_a_score_that_cannot_be_used_is_named(
     run: Callable[..., EvaluationResult], folders: dict[str, str], function: str, complaint: str
 ) -> None:
     with pytest.raises(UsageError, match=complaint):
-        run({"base": BASE}, scores={"rule": function.format(rule=folders["rule.py"])})
+        run({"base": BASE}, scores={"rule": Score(function.format(rule=folders["rule.py"]))})
 
 
 def test_settings_out_of_range_are_all_named() -> None:

@@ -37,7 +37,7 @@ LAW: dict[str, set[str]] = {
     "run": {"launcher.plan", "launcher.records", "launcher.scheduler"},
     "worker": {
         "launcher.recipe", "launcher.plan", "launcher.records", "launcher.memory",
-        "launcher.models.read",
+        "launcher.models.read", "launcher.report.evaluation",
     },
     "report": {"launcher.records", "launcher.plan.types"},
     "cli": {

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import LauncherError, UsageError
+from launcher.recipe.types import Score
 from launcher.records import journal
 from launcher.run import folder
 from tests.unit.running import ON_SLURM
@@ -50,7 +51,7 @@ def test_a_score_function_is_copied_with_its_bytes(tmp_path: Path) -> None:
     rule = tmp_path / "my rule.py"
     rule.write_text("def points(text): return 1.0\n")
     judge = ON_SLURM.stage("eval")
-    scored = replace(judge, stage=replace(judge.stage, scores={"rule": f"{rule}:points"}))
+    scored = replace(judge, stage=replace(judge.stage, scores={"rule": Score(f"{rule}:points")}))
     plan = replace(ON_SLURM, stages=(*ON_SLURM.stages[:-1], scored))
     run, _ = folder.create(tmp_path / "runs", plan, RECIPE, new=False)
     rule.write_text("changed")

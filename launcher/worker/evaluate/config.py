@@ -20,6 +20,9 @@ class EvaluateConfig:
     """Share of the probability that is sampled from; 1 samples from all tokens."""
     num_prompts: int | None = None
     """How many of the held-out rows are used, from the first; None uses all."""
+    completion_column: str | None = "completion"
+    """The data's own completions, text or messages, of which the perplexity is taken where the rows
+    have them: of their first `max_completion_length` tokens. None takes none."""
     num_samples: int = 4
     """How many prompts the report shows with the answers side by side."""
     repetition_ngram: int = 3

@@ -13,10 +13,13 @@ from typing import Any
 
 import torch.distributed as dist
 
+from launcher.errors import UsageError
+from launcher.recipe.types import Score
 from launcher.records.evaluation import (
     REWARD,
     Answer,
     Candidate,
+    Comparison,
     EvaluationResult,
     Sample,
 )
@@ -36,7 +39,18 @@ class _Judged:
     ended: bool
     repetition: float
     log_ratio: float | None
-    measures: dict[str, float]
+    measures: dict[str, float | None]
+    given: tuple[float, int]
+    """Log-probability (nats) and tokens of the data's own completion."""
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What one candidate made of the rows, and what it makes of the data's own completions."""
+
+    completions: list[Completion]
+    log_probabilities: list[float] | None
+    given: list[tuple[float, int]]
 
 
 def evaluate(
@@ -46,7 +60,7 @@ def evaluate(
     reward_model: str | None,
     reference: str | None,
     rows: Sequence[Mapping[str, Any]],
-    scores: Mapping[str, str],
+    scores: Mapping[str, Score],
     config: EvaluateConfig,
     tokenizer: Any,
     dtype: Any,
@@ -60,12 +74,12 @@ def evaluate(
     """Compare `candidates` (label → folder of a model or of an adapter) on the prompts of `rows`.
 
     Each candidate samples one completion a prompt from the same seed. `rows` have a column
-    "prompt", text or messages; their other columns go to the functions of `scores` (label →
-    `/abs/file.py:function`). The KL divergence to `reference` is the mean log-ratio on the sampled
-    tokens at the sampling temperature (at 1 for greedy decoding). Without a `reward_model` there is
-    no measure "reward"; without a `baseline` the first candidate is it. `on_progress(done, total)`
-    counts batches, `on_phase` is told what begins: `generate`, `score`, `reward`, `compare`. In a
-    process group, each rank takes its share of the rows, and all return the same;
+    "prompt", text or messages; their other columns go to the functions of `scores`. The KL
+    divergence to `reference` is the mean log-ratio on the sampled tokens at the sampling
+    temperature (at 1 for greedy decoding). Without a `reward_model` there is no measure "reward";
+    without a `baseline` the first candidate is it. `on_progress(done, total)` counts batches,
+    `on_phase` is told what begins: `generate`, `score`, `reward`, `compare`. In a process
+    group, each rank takes its share of the rows, and all return the same;
     with `deepspeed`, a ZeRO-3 configuration, the ranks also share each model's weights.
 
     Raises UsageError for a model of the wrong kind and for a score function that cannot be used,
@@ -78,32 +92,41 @@ def evaluate(
     if baseline not in candidates:
         raise ValueError(f"the baseline {baseline} is none of {', '.join(candidates)}")
     # First, so that a slip in a score file shows before the models have worked.
-    functions = {label: score.load(reference) for label, reference in scores.items()}
+    functions = {label: score.function(label, each, rows) for label, each in scores.items()}
+    reader = reward_model and score.reader(
+        reward_model, tokenizer, talks=not isinstance(rows[0]["prompt"], str)
+    )
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     own = list(rows[rank::world])
     # A row too many, never read again, where the others have one more: ZeRO-3 wants equal turns.
     own += [rows[0]] * (-(-len(rows) // world) - len(own))
-    judge = _Judge(own, config, tokenizer, dtype, device, batch_size, seed + rank, deepspeed)
+    column = config.completion_column
+    # Of all rows, so that every rank has as many turns.
+    column = column if any(row.get(column or "") for row in rows) else None
+    judge = _Judge(
+        own, column, config, tokenizer, dtype, device, batch_size, seed + rank, deepspeed
+    )
     others = {label for label, folder in candidates.items() if folder != reference}
     judge.count(
-        per_batch=len(candidates) * (1 if reward_model is None else 2)
+        per_batch=len(candidates) * (1 + (reward_model is not None) + judge.reads_data)
         + (2 * len(others) if reference is not None else 0),
         on_progress=on_progress,
     )
-    written: dict[str, list[Completion]] = {}
+    written: dict[str, _Written] = {}
     ratios: dict[str, list[float] | None] = dict.fromkeys(candidates)
     on_phase("generate")
     for label, folder in candidates.items():
-        written[label], ratios[label] = judge.write(
+        written[label] = judge.write(
             folder, with_log_probabilities=reference is not None and label in others
         )
+        ratios[label] = written[label].log_probabilities
     if reference is not None:
         on_phase("score")
         judge.subtract_reference(reference, written, ratios)
     rewards: dict[str, list[float]] = {}
     if reward_model is not None:
         on_phase("reward")
-        rewards = judge.rewards(reward_model, written)
+        rewards = judge.rewards(reward_model, reader, written)
     on_phase("compare")
     judged = {
         label: _gathered(judge.judged(label, written, ratios, rewards, functions), len(rows), world)
@@ -125,7 +148,14 @@ def evaluate(
             Sample(
                 prompt=_words(row["prompt"]),
                 answers={
-                    label: Answer(text=judged[label][i].text, measures=judged[label][i].measures)
+                    label: Answer(
+                        text=judged[label][i].text,
+                        measures={
+                            name: value
+                            for name, value in judged[label][i].measures.items()
+                            if value is not None
+                        },
+                    )
                     for label in candidates
                 },
             )
@@ -140,6 +170,7 @@ class _Judge:
     def __init__(
         self,
         rows: Sequence[Mapping[str, Any]],
+        column: str | None,
         config: EvaluateConfig,
         tokenizer: Any,
         dtype: Any,
@@ -149,6 +180,16 @@ class _Judge:
         deepspeed: Mapping[str, Any] | None,
     ) -> None:
         self._rows = rows
+        self._given = (
+            []
+            if column is None
+            else [
+                generate.given(
+                    row["prompt"], row.get(column), tokenizer, config.max_completion_length
+                )
+                for row in rows
+            ]
+        )
         self._prompts = [row["prompt"] for row in rows]
         self._config = config
         self._tokenizer = tokenizer
@@ -157,6 +198,11 @@ class _Judge:
         self._batch_size = batch_size
         self._seed = seed
         self._deepspeed = deepspeed
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether the data has completions of its own."""
+        return bool(self._given)
 
     def count(self, per_batch: int, on_progress: Callable[[int, int], None]) -> None:
         """Report each batch from here on; each is worked through `per_batch` times."""
@@ -170,10 +216,9 @@ class _Judge:
 
         self._on_batch = on_batch
 
-    def write(
-        self, folder: str, with_log_probabilities: bool
-    ) -> tuple[list[Completion], list[float] | None]:
-        """The completions of the model in `folder`, and what it gives them where that is asked."""
+    def write(self, folder: str, with_log_probabilities: bool) -> _Written:
+        """The completions of the model in `folder`, what it gives them where that is asked, and
+        what it gives the data's own."""
         with self._policy(folder) as model:
             completions = generate.generate(
                 model,
@@ -185,31 +230,33 @@ class _Judge:
                 synced=self._deepspeed is not None,
                 on_batch=self._on_batch,
             )
-            if not with_log_probabilities:
-                return completions, None
-            return completions, self._log_probabilities(model, completions)
+            own = self._log_probabilities(model, completions) if with_log_probabilities else None
+            # As the data has them, whatever the temperature of sampling.
+            data = self._log_probabilities(model, self._given, temperature=1.0)
+            sizes = [len(each.ids) for each in self._given]
+            return _Written(completions, own, list(zip(data, sizes, strict=True)))
 
     def subtract_reference(
         self,
         folder: str,
-        written: Mapping[str, list[Completion]],
+        written: Mapping[str, _Written],
         ratios: dict[str, list[float] | None],
     ) -> None:
         """Turn log-probabilities into log-ratios to the reference; the reference's own are zero."""
         others = {label: own for label, own in ratios.items() if own is not None}
-        ratios.update({label: [0.0] * len(written[label]) for label in ratios.keys() - others})
+        ratios.update({label: [0.0] * len(self._rows) for label in ratios.keys() - others})
         if not others:
             return
         with self._policy(folder) as model:
             for label, own in others.items():
-                given = self._log_probabilities(model, written[label])
+                given = self._log_probabilities(model, written[label].completions)
                 ratios[label] = [a - b for a, b in zip(own, given, strict=True)]
 
     def rewards(
-        self, folder: str, written: Mapping[str, list[Completion]]
+        self, folder: str, reader: Any, written: Mapping[str, _Written]
     ) -> dict[str, list[float]]:
-        """Label → the reward model's score of each completion."""
-        pad = self._tokenizer.pad_token_id
+        """Label → the reward model's score of each completion, which it reads with `reader`."""
+        pad = reader.pad_token_id
 
         def load() -> Any:
             return models.load_reward_model(folder, self._dtype, pad)
@@ -218,13 +265,14 @@ class _Judge:
             return {
                 label: score.by_reward_model(
                     model,
-                    self._tokenizer,
+                    reader,
                     self._prompts,
-                    completions,
+                    each.completions,
+                    written_with=self._tokenizer,
                     batch_size=self._batch_size,
                     on_batch=self._on_batch,
                 )
-                for label, completions in written.items()
+                for label, each in written.items()
             }
 
     def _policy(self, folder: str) -> AbstractContextManager[Any]:
@@ -232,12 +280,14 @@ class _Judge:
             lambda: models.load_causal(folder, self._dtype), self._device, self._deepspeed
         )
 
-    def _log_probabilities(self, model: Any, completions: Sequence[Completion]) -> list[float]:
+    def _log_probabilities(
+        self, model: Any, completions: Sequence[Completion], temperature: float | None = None
+    ) -> list[float]:
         return generate.log_probabilities(
             model,
             completions,
             self._tokenizer.pad_token_id,
-            self._config.temperature or 1.0,
+            temperature or self._config.temperature or 1.0,
             batch_size=self._batch_size,
             on_batch=self._on_batch,
         )
@@ -245,17 +295,17 @@ class _Judge:
     def judged(
         self,
         label: str,
-        written: Mapping[str, list[Completion]],
+        written: Mapping[str, _Written],
         ratios: Mapping[str, list[float] | None],
         rewards: Mapping[str, list[float]],
-        functions: Mapping[str, score.Score],
+        functions: Mapping[str, score.Function],
     ) -> list[_Judged]:
-        completions = written[label]
-        texts = [completion.text for completion in completions]
-        measured = ({REWARD: rewards[label]} if label in rewards else {}) | {
-            name: score.by_function(name, function, self._rows, texts)
-            for name, function in functions.items()
-        }
+        completions = written[label].completions
+        measured: dict[str, Sequence[float | None]] = {}
+        if label in rewards:
+            measured[REWARD] = rewards[label]
+        measured |= {name: judge(self._rows, completions) for name, judge in functions.items()}
+        given = written[label].given or [(0.0, 0)] * len(completions)
         ratio = ratios[label]
         return [
             _Judged(
@@ -265,6 +315,7 @@ class _Judge:
                 repetition=statistics.repetition(completion.ids, self._config.repetition_ngram),
                 log_ratio=None if ratio is None else ratio[i],
                 measures={name: values[i] for name, values in measured.items()},
+                given=given[i],
             )
             for i, completion in enumerate(completions)
         ]
@@ -289,27 +340,50 @@ def _summary(
 ) -> Candidate:
     own, theirs = judged[label], judged[baseline]
     certainty = (config.confidence, config.bootstrap_samples, seed)
-    measures = {name: [one.measures[name] for one in own] for name in own[0].measures}
-    against = {name: [one.measures[name] for one in theirs] for name in measures}
+    measures = {name: _values(label, name, own) for name in own[0].measures}
     ratios = [one.log_ratio for one in own if one.log_ratio is not None]
+    given = [one.given for one in own if one.given[1]]
     return Candidate(
         label=label,
         model=folder,
         measures={
             name: statistics.bootstrap(values, *certainty) for name, values in measures.items()
         },
-        against_baseline={}
-        if label == baseline
-        else {
-            name: statistics.compare(values, against[name], *certainty)
-            for name, values in measures.items()
-        },
+        against_baseline={} if label == baseline else _compared(own, theirs, certainty),
         kl_token=sum(ratios) / sum(one.length for one in own) if ratios else None,
         kl_sequence=statistics.bootstrap(ratios, *certainty) if ratios else None,
         length=statistics.mean([one.length for one in own]),
         repetition=statistics.mean([one.repetition for one in own]),
         eos_rate=statistics.mean([float(one.ended) for one in own]),
+        perplexity=statistics.perplexity(given, *certainty) if given else None,
     )
+
+
+def _values(label: str, name: str, judged: list[_Judged]) -> list[float]:
+    values = [value for one in judged if (value := one.measures[name]) is not None]
+    if not values:
+        raise UsageError(
+            f"the score {name} gave None for every completion of {label}",
+            hint="return a number for those that can be judged",
+        )
+    return values
+
+
+def _compared(
+    own: list[_Judged], theirs: list[_Judged], certainty: tuple[float, int, int]
+) -> dict[str, Comparison]:
+    """Measure → comparison, on the prompts where both have it."""
+    found: dict[str, Comparison] = {}
+    for name in own[0].measures:
+        pairs = [
+            (a, b)
+            for one, other in zip(own, theirs, strict=True)
+            if (a := one.measures[name]) is not None and (b := other.measures[name]) is not None
+        ]
+        if pairs:
+            ours, others = zip(*pairs, strict=True)
+            found[name] = statistics.compare(ours, others, *certainty)
+    return found
 
 
 def _words(prompt: Any) -> str:

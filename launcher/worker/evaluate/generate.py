@@ -32,6 +32,32 @@ def prompt_tokens(prompt: Any, tokenizer: Any) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def given(prompt: Any, completion: Any, tokenizer: Any, longest: int) -> Completion:
+    """A completion of the data's own, at most `longest` tokens, as SFT learns it.
+
+    Text ends with the end token, messages as the chat template ends them. Tokens that prompt and
+    completion share count with the completion. Without a completion it has no tokens.
+    """
+    if completion is None or len(completion) == 0:
+        return Completion(prompt_tokens(prompt, tokenizer), [], "", ended=False)
+    if isinstance(prompt, str):
+        text = completion if isinstance(completion, str) else completion[0]["content"]
+        whole = list(tokenizer(prompt + text + tokenizer.eos_token)["input_ids"])
+    else:
+        said = [{"role": "assistant", "content": completion}]
+        answer = said if isinstance(completion, str) else list(completion)
+        text = tokenizer.apply_chat_template([*prompt, *answer], tokenize=False)
+        whole = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    asked = prompt_tokens(prompt, tokenizer)
+    shared = next(
+        (i for i, pair in enumerate(zip(asked, whole, strict=False)) if pair[0] != pair[1]),
+        min(len(asked), len(whole)),
+    )
+    # The first token of all follows none that could foretell it.
+    shared = max(1, shared)
+    return Completion(whole[:shared], whole[shared:][:longest], text, ended=True)
+
+
 @torch.no_grad()
 def generate(
     model: Any,
@@ -82,7 +108,10 @@ def log_probabilities(
     batch_size: int,
     on_batch: Callable[[], None],
 ) -> list[float]:
-    """The log-probability (nats) of each completion's tokens, summed, at `temperature`."""
+    """The log-probability (nats) of each completion's tokens, summed, at `temperature`.
+
+    The model runs for every batch, also where none of its completions has tokens.
+    """
     sums: list[float] = []
     for start in range(0, len(completions), batch_size):
         batch = completions[start : start + batch_size]
@@ -107,7 +136,7 @@ def log_probabilities(
 def _sum_of_log_probabilities(logits: Tensor, ids: list[int], temperature: float) -> float:
     # Row by row, so that the float32 copy is of one completion's logits.
     every = torch.log_softmax(logits.float() / temperature, dim=-1)
-    chosen = every.gather(1, torch.tensor(ids, device=every.device)[:, None])
+    chosen = every.gather(1, torch.tensor(ids, dtype=torch.long, device=every.device)[:, None])
     return float(chosen.sum())
 
 
@@ -120,7 +149,9 @@ def padded(rows: Sequence[list[int]], pad: int, side: str, device: Any) -> tuple
     left = side == "left"
     ids = [f + r if left else r + f for r, f in zip(rows, fill, strict=True)]
     mask = [z + o if left else o + z for o, z in zip(ones, zeros, strict=True)]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+    # The type also where no row has a token.
+    long = {"dtype": torch.long, "device": device}
+    return torch.tensor(ids, **long), torch.tensor(mask, **long)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:

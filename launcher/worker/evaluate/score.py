@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import UsageError
+from launcher.recipe.rewards import LIBRARY, options_of
+from launcher.recipe.types import Score
 from launcher.worker.evaluate.generate import Completion
 from launcher.worker.ppo import reward
+from launcher.worker.rewards.judge import LibraryJudge
 
-Score = Callable[..., list[float]]
-"""`score(prompts, completions, **columns)`, with one entry a row in every argument."""
+Values = list[float | None]
+"""One a completion; None where there is nothing to judge it by."""
+Function = Callable[[Sequence[Mapping[str, Any]], Sequence[Completion]], Values]
 
 
 def by_reward_model(
@@ -22,10 +26,14 @@ def by_reward_model(
     prompts: Sequence[Any],
     completions: Sequence[Completion],
     *,
+    written_with: Any,
     batch_size: int,
     on_batch: Callable[[], None],
 ) -> list[float]:
-    """The reward model's score of each completion, read as PPO has it read them."""
+    """The reward model's score of each completion, read as PPO has it read them.
+
+    `tokenizer` is the reward model's own, `written_with` that of the completions.
+    """
     scores: list[float] = []
     for start in range(0, len(completions), batch_size):
         batch = completions[start : start + batch_size]
@@ -37,6 +45,8 @@ def by_reward_model(
             [c.ids for c in batch],
             tokenizer,
             {},
+            written_with=written_with,
+            ended=[c.ended for c in batch],
         )
         pad = tokenizer.pad_token_id
         scores += reward.score(model, sequences, pad, batch_size, model.device).tolist()
@@ -49,27 +59,82 @@ def as_answer(prompt: Any, text: str) -> Any:
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
 
 
-def by_function(
-    name: str, function: Score, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]
-) -> list[float]:
-    """One score a row. Raises UsageError where the function gives anything else."""
-    if not rows:
-        return []
-    prompts = [row["prompt"] for row in rows]
-    answers = [as_answer(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
-    others = {key: [row.get(key) for row in rows] for key in rows[0] if key != "prompt"}
-    scores = [float(value) for value in function(prompts, answers, **others)]
-    if len(scores) != len(rows) or not all(map(math.isfinite, scores)):
+def reader(folder: str, written_with: Any, *, talks: bool) -> Any:
+    """The tokenizer that the reward model in `folder` reads with: its own, else the candidates'.
+
+    Raises UsageError where it has other tokens and, though the prompts are messages (`talks`), no
+    chat template.
+    """
+    from transformers import AutoTokenizer
+
+    if Path(folder).is_dir() and not (Path(folder) / "tokenizer_config.json").is_file():
+        return written_with
+    try:
+        own = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError):
+        return written_with
+    same = reward.same_tokens(own, written_with)
+    if own.chat_template is None and same:
+        return written_with
+    if own.chat_template is None and talks:
         raise UsageError(
-            f"the score {name} gave {len(scores)} values for {len(rows)} completions, "
-            f"{sum(map(math.isfinite, scores))} of them finite",
-            hint="return one finite number for each completion",
+            f"the reward model {folder} has no chat template, and the prompts are messages",
+            hint="save its tokenizer with the template that it was trained with",
         )
-    return scores
+    if own.pad_token is None:
+        own.pad_token = own.eos_token
+    return own
 
 
-def load(reference: str) -> Score:
-    """The function that `/abs/file.py:name` refers to. Raises UsageError."""
+def function(label: str, score: Score, rows: Sequence[Mapping[str, Any]]) -> Function:
+    """What `score` stands for. Raises UsageError for what cannot be used on `rows`."""
+    if score.function not in LIBRARY:
+        return _of_file(label, score.function)
+    judge = LibraryJudge(label, score.function, options_of(score.function, score.options))
+
+    def judged(rows: Sequence[Mapping[str, Any]], completions: Sequence[Completion]) -> Values:
+        texts = [completion.text for completion in completions]
+        return judge(
+            [row["prompt"] for row in rows], texts, [c.ids for c in completions], **_columns(rows)
+        )
+
+    nothing = Completion(prompt_ids=[], ids=[], text="", ended=False)
+    if all(value is None for value in judged(rows, [nothing] * len(rows))):
+        raise UsageError(
+            f"the score {label} ({score.function}) finds no answer in any row of the data",
+            hint="name the column of the answers with its option `column`",
+        )
+    return judged
+
+
+def _of_file(label: str, reference: str) -> Function:
+    called = _load(reference)
+
+    def judged(rows: Sequence[Mapping[str, Any]], completions: Sequence[Completion]) -> Values:
+        prompts = [row["prompt"] for row in rows]
+        answers = [
+            as_answer(prompt, c.text) for prompt, c in zip(prompts, completions, strict=True)
+        ]
+        given = list(called(prompts, answers, **_columns(rows)))
+        values = [None if value is None else float(value) for value in given]
+        finite = sum(value is None or math.isfinite(value) for value in values)
+        if len(values) != len(rows) or finite != len(rows):
+            raise UsageError(
+                f"the score {label} gave {len(values)} values for {len(rows)} completions, "
+                f"{finite} of them finite",
+                hint="return one finite number (or None) for each completion",
+            )
+        return values
+
+    return judged
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {key: [row.get(key) for row in rows] for key in rows[0] if key != "prompt"}
+
+
+def _load(reference: str) -> Callable[..., list[float | None]]:
+    """The function that `/abs/file.py:name` refers to: `name(prompts, completions, **columns)`."""
     path, _, name = reference.rpartition(":")
     if not Path(path).is_file():
         raise UsageError(f"there is no score file {path}", hint="write FILE.py:FUNCTION")
@@ -77,7 +142,8 @@ def load(reference: str) -> Score:
     assert spec is not None and spec.loader is not None  # a .py file has both
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    function: Score | None = getattr(module, name, None)
-    if not callable(function):
+    found = getattr(module, name, None)
+    if not callable(found):
         raise UsageError(f"{path} has no function {name}", hint="write FILE.py:FUNCTION")
-    return function
+    loaded: Callable[..., list[float | None]] = found
+    return loaded

@@ -29,6 +29,27 @@ def bootstrap(values: Sequence[float], confidence: float, samples: int, seed: in
     return Interval(mean(values), quantile(means, tail), quantile(means, 1 - tail))
 
 
+def perplexity(
+    rows: Sequence[tuple[float, int]], confidence: float, samples: int, seed: int
+) -> Interval:
+    """e to the mean −log p of all tokens, with its percentile bootstrap interval over the rows.
+
+    Each row is the summed log-probability (nats) of its tokens, and how many they are: a long row
+    weighs more than a short one. Raises ValueError where there is no token.
+    """
+    rows = [row for row in rows if row[1]]
+    if not rows:
+        raise ValueError("the perplexity of no tokens")
+
+    def of(drawn: Sequence[tuple[float, int]]) -> float:
+        return math.exp(-math.fsum(s for s, _ in drawn) / sum(n for _, n in drawn))
+
+    draw = random.Random(seed)
+    found = sorted(of(draw.choices(rows, k=len(rows))) for _ in range(samples))
+    tail = (1 - confidence) / 2
+    return Interval(of(rows), quantile(found, tail), quantile(found, 1 - tail))
+
+
 def quantile(ordered: Sequence[float], share: float) -> float:
     """The value below which `share` of the sorted values lie, linear between neighbours."""
     place = share * (len(ordered) - 1)

@@ -1,10 +1,14 @@
-"""Candidates side by side on held-out prompts; the result is `evaluation.json`."""
+"""Candidates side by side on held-out prompts: `evaluation.json`, `evaluation.md` for people."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
-from launcher.records import evaluation
+from launcher.recipe.rewards import LIBRARY
+from launcher.recipe.types import Score
+from launcher.records import evaluation, files
+from launcher.report.evaluation import render_markdown
 from launcher.worker import data, models
 from launcher.worker.context import Context
 from launcher.worker.evaluate.config import EvaluateConfig
@@ -36,7 +40,7 @@ def run(context: Context, stop: Stop) -> Finished:
         reward_model=context.model("reward_model"),
         reference=context.model("reference"),
         rows=rows.to_list(),
-        scores={label: _snapshot_of(context, function) for label, function in stage.scores.items()},
+        scores={label: _snapshot_of(context, score) for label, score in stage.scores.items()},
         config=config,
         tokenizer=tokenizer,
         dtype=getattr(torch, stage.dtype),
@@ -49,19 +53,18 @@ def run(context: Context, stop: Stop) -> Finished:
     )
     if context.is_main:
         evaluation.write(context.paths, result)
-    metrics = {
-        f"{candidate.label}/{measure}": interval.mean
-        for candidate in result.candidates
-        for measure, interval in candidate.measures.items()
-    }
+        text = render_markdown(evaluation.document(result))
+        files.replace(context.paths.evaluation_text, text.encode())
     return Finished(
-        metrics=metrics,
-        roots=[context.paths.evaluation],
+        metrics=evaluation.figures(result),
+        roots=[context.paths.evaluation, context.paths.evaluation_text],
         seconds={"evaluate": time.time() - began},
     )
 
 
-def _snapshot_of(context: Context, function: str) -> str:
-    """`/abs/file.py:name` with the run's copy of the file, made when the run was submitted."""
-    path, _, name = function.rpartition(":")
-    return f"{context.run.user_file(path)}:{name}"
+def _snapshot_of(context: Context, score: Score) -> Score:
+    """The score with the run's copy of its file, made when the run was submitted."""
+    if score.function in LIBRARY:
+        return score
+    path, _, name = score.function.rpartition(":")
+    return replace(score, function=f"{context.run.user_file(path)}:{name}")
