@@ -18,12 +18,21 @@ import torch
 import torch.distributed as dist
 from transformers import AutoTokenizer
 
+from launcher.recipe.types import Score
 from launcher.shipped import shipped
 from launcher.worker.evaluate.config import EvaluateConfig
 from launcher.worker.evaluate.evaluate import evaluate
 
 BASE = str(shipped("recipes") / "tiny" / "model")
-ROWS = [{"prompt": [{"role": "user", "content": f"Say backwards: {n}"}]} for n in range(7)]
+ROWS = [
+    {
+        "prompt": [{"role": "user", "content": f"Say backwards: {n}"}],
+        # The second rank's rows have no completion, and one of all has no answer.
+        "completion": None if n % 2 else f"{n} and {n}",
+        "answer": None if n == 3 else str(n),
+    }
+    for n in range(7)
+]
 ZERO3 = {"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": 2}
 
 
@@ -46,7 +55,7 @@ def main(folder: Path) -> None:
         reward_model=settings["reward_model"],
         reference=BASE,
         rows=ROWS,
-        scores={},
+        scores={"accuracy": Score("numeric_answer"), "brief": Score("length", {"max": 4})},
         # The likeliest token always: sampling would differ between the ranks.
         config=EvaluateConfig(max_completion_length=8, temperature=0.0, num_samples=7),
         tokenizer=AutoTokenizer.from_pretrained(BASE),

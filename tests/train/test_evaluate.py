@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,8 @@ ROWS = [
     for words in WORDS
 ]
 CONFIG = EvaluateConfig(max_completion_length=12, num_samples=2, bootstrap_samples=50)
+
+GREEDY = EvaluateConfig(max_completion_length=12, temperature=0.0, bootstrap_samples=50)
 
 LENGTH_RULE = """
 def score(prompts, completions, wanted, **columns):
@@ -181,6 +184,115 @@ def test_a_score_that_cannot_be_used_is_named(
 ) -> None:
     with pytest.raises(UsageError, match=complaint):
         run({"base": BASE}, scores={"rule": Score(function.format(rule=folders["rule.py"]))})
+
+
+def test_without_reward_model_and_baseline_scores_are_compared_with_the_first_candidate(
+    run: Callable[..., EvaluationResult], folders: dict[str, str]
+) -> None:
+    result = run(
+        {"policy": folders["policy"], "base": BASE},
+        baseline=None,
+        reward_model=None,
+        reference=None,
+        scores={"brief": Score("length", {"max": 6})},
+    )
+    policy, base = result.candidates
+    assert (result.baseline, result.reward_model) == ("policy", None)
+    assert policy.against_baseline == {} and list(base.against_baseline) == ["brief"]
+    assert list(base.measures) == ["brief"] and base.perplexity is None
+
+
+def test_accuracy_is_of_the_rows_that_have_an_answer(
+    run: Callable[..., EvaluationResult], folders: dict[str, str]
+) -> None:
+    first = run({"base": BASE}, reward_model=None, config=GREEDY).samples
+    said = [sample.answers["base"].text for sample in first]
+    answers = [said[0], "something else", None, said[3]]
+    rows = [row | {"told": answer} for row, answer in zip(ROWS, answers, strict=False)]
+    result = run(
+        {"base": BASE, "policy": folders["policy"]},
+        rows=rows,
+        reward_model=None,
+        config=GREEDY,
+        scores={"accuracy": Score("exact_match", {"column": "told"})},
+    )
+    assert only(result, "base").measures["accuracy"].mean == pytest.approx(2 / 3)
+    assert "accuracy" in result.samples[0].answers["base"].measures
+    assert result.samples[2].answers["base"].measures == {}
+
+
+@pytest.mark.parametrize(
+    ("column", "complaint"),
+    [("wnated", "compares with the column wnated, and the data has"), ("none", "no answer in any")],
+)
+def test_answers_that_are_not_there_are_missed_before_a_model_is_read(
+    run: Callable[..., EvaluationResult], column: str, complaint: str
+) -> None:
+    score = Score("numeric_answer", {"column": column})
+    with pytest.raises(UsageError, match=complaint):
+        run(
+            {"base": "/nowhere"},
+            reward_model=None,
+            rows=[row | {"none": None} for row in ROWS],
+            scores={"accuracy": score},
+        )
+
+
+@pytest.mark.parametrize("talks", [True, False], ids=["messages", "text"])
+def test_perplexity_is_of_all_tokens_of_the_datas_completions(
+    run: Callable[..., EvaluationResult], tokenizer: Any, talks: bool
+) -> None:
+    told = ["one", None, "three four five six seven", "eight"]
+    rows: list[dict[str, Any]] = [
+        {
+            "prompt": row["prompt"] if talks else "Say:\n",
+            "completion": [{"role": "assistant", "content": text}] if talks and text else text,
+        }
+        for row, text in zip(ROWS, told, strict=False)
+    ]
+    found = run({"base": BASE}, rows=rows, reward_model=None).candidates[0].perplexity
+    model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32).eval()
+    total, tokens = 0.0, 0
+    for row in (row for row in rows if row["completion"]):
+        if talks:
+            asked = tokenizer.apply_chat_template(
+                row["prompt"], add_generation_prompt=True, tokenize=False
+            )
+            whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
+        else:
+            asked, whole = row["prompt"], row["prompt"] + row["completion"] + tokenizer.eos_token
+        before, ids = (tokenizer(text)["input_ids"] for text in (asked, whole))
+        assert ids[: len(before)] == before
+        ids = ids[: len(before) + CONFIG.max_completion_length]
+        labels = torch.tensor([[-100] * len(before) + ids[len(before) :]])
+        with torch.no_grad():
+            loss = model(input_ids=torch.tensor([ids]), labels=labels).loss
+        total, tokens = total + float(loss) * (len(ids) - len(before)), tokens + len(ids)
+        tokens -= len(before)
+    assert found is not None
+    assert found.mean == pytest.approx(math.exp(total / tokens), rel=1e-4)
+    assert found.low <= found.mean <= found.high
+
+
+def test_a_reward_model_of_another_vocabulary_reads_the_words(
+    run: Callable[..., EvaluationResult], folders: dict[str, str], tmp_path: Path, tokenizer: Any
+) -> None:
+    # Its tokens are the base's, numbered the other way round, and so are its embeddings.
+    tokenizer.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "tokenizer.json").read_text())
+    ordinary = {token: i for token, i in saved["model"]["vocab"].items() if i > 2}
+    turned = dict(zip(ordinary, reversed(ordinary.values()), strict=True))
+    saved["model"]["vocab"] |= turned
+    (tmp_path / "tokenizer.json").write_text(json.dumps(saved))
+    model = AutoModelForSequenceClassification.from_pretrained(folders["reward"], num_labels=1)
+    weights = model.get_input_embeddings().weight.data
+    weights[list(turned.values())] = weights[list(ordinary.values())].clone()
+    model.save_pretrained(tmp_path)
+
+    own = run({"base": BASE}, reference=None)
+    theirs = run({"base": BASE}, reference=None, reward_model=str(tmp_path))
+    one, same = (found.candidates[0].measures["reward"] for found in (own, theirs))
+    assert same.mean == pytest.approx(one.mean, abs=1e-5)
 
 
 def test_settings_out_of_range_are_all_named() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import msgspec
+
 from launcher.records.evaluation import (
     Answer,
     Candidate,
@@ -12,6 +14,7 @@ from launcher.records.evaluation import (
     EvaluationResult,
     Interval,
     Sample,
+    figures,
 )
 from launcher.report.evaluation import render_markdown, render_text, table
 
@@ -112,3 +115,37 @@ def test_bars_and_line_ends_do_not_break_a_markdown_table() -> None:
     assert "| ppo | Two \\| lines<br>here. | 1.00 | 3.00 |" in text
     assert "| model | sft | ppo |" in text
     assert "> Where is my kettle?" in text
+
+
+def test_one_candidate_is_compared_with_nothing() -> None:
+    found = document()
+    found["candidates"] = found["candidates"][:1]
+    header, sft = table(found)
+    assert header[:3] == ["model", "reward", "rule"] and len(sft) == len(header)
+    assert "half a win" not in render_text(found)
+
+
+def test_perplexity_stands_last_where_the_data_has_completions() -> None:
+    assert "perplexity" not in table(document())[0]
+    found = document()
+    for candidate in found["candidates"]:
+        candidate["perplexity"] = {"mean": 7.5, "low": 7.0, "high": 8.25}
+    header, _, ppo = table(found)
+    assert (header[-1], ppo[-1]) == ("perplexity", "7.50 [7.00, 8.25]")
+    assert "Perplexity is of the data's own completions." in render_markdown(found)
+
+
+def test_an_answer_without_a_score_has_an_empty_cell() -> None:
+    found = document()
+    del found["samples"][0]["answers"]["ppo"]["measures"]["rule"]
+    assert "| ppo | Two \\| lines<br>here. | 1.00 |  |" in render_markdown(found)
+
+
+def test_a_gate_can_name_every_figure() -> None:
+    result = msgspec.convert(document(), EvaluationResult)
+    sft, ppo = result.candidates
+    close = dataclasses.replace(ppo, perplexity=Interval(7.5, 7.0, 8.0))
+    found = figures(dataclasses.replace(result, candidates=(sft, close)))
+    assert found["ppo/reward"] == 1.25 and found["ppo/rule/win_rate"] == 0.75
+    assert found["ppo/perplexity"] == 7.5 and found["ppo/kl"] == 0.15
+    assert "sft/perplexity" not in found and "sft/reward/win_rate" not in found

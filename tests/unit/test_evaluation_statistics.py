@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -10,6 +11,7 @@ from launcher.worker.evaluate.statistics import (
     bootstrap,
     compare,
     mean,
+    perplexity,
     quantile,
     repetition,
     win_rate,
@@ -84,3 +86,15 @@ def test_repetition_is_the_share_of_ngrams_seen_before() -> None:
     assert repetition([1, 2, 1, 2, 1, 2], 2) == pytest.approx(3 / 5)
     assert repetition([7] * 9, 4) == pytest.approx(5 / 6)
     assert repetition([1, 2], 3) == 0
+
+
+def test_perplexity_weighs_tokens_not_rows() -> None:
+    # One token of probability 1/2, and three of 1/8: ten halvings in four tokens.
+    found = perplexity([(math.log(1 / 2), 1), (0.0, 0), (3 * math.log(1 / 8), 3)], 0.95, 200, 0)
+    assert found.mean == pytest.approx(2 ** (10 / 4))
+    assert found.low == pytest.approx(2) and found.high == pytest.approx(8)
+
+
+def test_no_tokens_have_no_perplexity() -> None:
+    with pytest.raises(ValueError, match="no tokens"):
+        perplexity([(0.0, 0)], 0.95, 10, 0)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from launcher.errors import LauncherError
 from launcher.recipe.graph import in_order
 from launcher.recipe.load import load_recipe
-from launcher.recipe.types import Recipe
+from launcher.recipe.types import Recipe, Score
 
 DATA = "data: {path: owner/rows}, global_batch: 8"
 
@@ -114,3 +117,29 @@ def test_columns_are_mapped_and_found_in_csv_and_json(tmp_path: Path) -> None:
     data = recipe.stage("a").data
     assert data is not None
     assert data.columns == {"prompt": "question", "completion": "answer"}
+
+
+def test_scores_are_functions_of_a_file_or_of_the_library(tmp_path: Path) -> None:
+    (tmp_path / "rule.py").write_text("")
+    text = (
+        "  eval: {method: evaluate, candidates: {base: model}, data: {path: owner/rows}, scores: {"
+    )
+    recipe = recipe_of(
+        tmp_path,
+        text + "rule: ./rule.py:score, right: exact_match,"
+        " number: {function: numeric_answer, options: {after: '####'}}}}\n",
+    )
+    assert recipe.stage("eval").scores == {
+        "rule": Score(f"{tmp_path}/rule.py:score"),
+        "right": Score("exact_match"),
+        "number": Score("numeric_answer", {"after": "####"}),
+    }
+    with pytest.raises(LauncherError) as refused:
+        recipe_of(
+            tmp_path,
+            text + "a: numeric_answr, b: {function: length},"
+            " c: {function: ./rule.py:score, options: {x: 1}}}}\n",
+        )
+    said = str(refused.value)
+    assert "did you mean" in said and "length needs the option" in said
+    assert "only functions of the library take options" in said
