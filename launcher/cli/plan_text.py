@@ -68,6 +68,10 @@ def _row(planned: StagePlan) -> tuple[str, ...]:
     if stage.use is not None:
         return (stage.name, stage.method, "–", "–", "given", stage.use, "–", "–", "–", after)
     gpus = f"{allocation.processes} × {allocation.gpu}" if allocation.gpu else "CPU"
+    if stage.command is not None:
+        nodes, limit = str(allocation.nodes), _hours(allocation.time_minutes * 60)
+        partition = allocation.partition
+        return (stage.name, stage.method, gpus, nodes, partition, "–", "–", "–", limit, after)
     if allocation.gpu and allocation.server_gpus:
         gpus += f" + {allocation.all_tasks - allocation.processes} for vLLM"
     memory = gib(planned.estimate.peak.total)
@@ -175,6 +179,8 @@ def _hours(seconds: float) -> str:
 
 
 def _explain(planned: StagePlan) -> str:
+    if planned.stage.command is not None:
+        return f"{planned.name}: {output.printable(' '.join(planned.stage.command.argv))}"
     peak = planned.estimate.peak
     lines = [f"{planned.name}: {peak.name} is the peak, {gib(peak.total)} a process"]
     models = {

@@ -16,6 +16,7 @@ from launcher.plan import limits, vllm
 from launcher.plan.advice import advice
 from launcher.plan.candidates import global_batch
 from launcher.plan.choices import Choice, Misfit
+from launcher.plan.commands import plan_command
 from launcher.plan.deepspeed import Bases, deepspeed_config, shipped_bases
 from launcher.plan.evidence import Evidence
 from launcher.plan.explain import does_not_fit, rejected
@@ -66,6 +67,9 @@ def make_plan(
             )
         if stage.use is not None:
             stages.append(_stand_in(stage))
+            continue
+        if stage.command is not None:
+            stages.append(plan_command(stage, cluster))
             continue
         own_shapes = role_shapes(recipe, stage, look_up)
         search = Search(

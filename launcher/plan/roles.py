@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from launcher.errors import UsageError
 from launcher.memory.models import REWARDS
 from launcher.models.types import ModelShape
-from launcher.recipe.methods import METHODS
+from launcher.recipe.methods import METHODS, Method
 from launcher.recipe.types import Recipe, Stage, stage_of
 
 Shapes = Callable[[str], ModelShape] | Mapping[str, ModelShape]
@@ -84,9 +84,21 @@ def _shape(
         method = METHODS[upstream.method]
         if method.result == "report":
             raise UsageError(f"{place}: stage `{name}` ({upstream.method}) makes no model")
-        reference = upstream.use or upstream.models[method.main_role]
+        reference = upstream.use or _root(upstream, method, place)
         name = stage_of(reference)
     try:
         return look_up(reference)
     except UsageError as error:
         raise UsageError(f"{place}: {error.message}", hint=error.hint) from error
+
+
+def _root(stage: Stage, method: Method, place: str) -> str:
+    """The model whose shape the stage's result has: of a program, its first input."""
+    if stage.command is None:
+        return stage.models[method.main_role]
+    if not stage.command.inputs:
+        raise UsageError(
+            f"{place}: the size of the model that stage `{stage.name}` gives is not known",
+            hint=f"name what it starts from: `stages.{stage.name}.inputs: {{base: NAME}}`",
+        )
+    return next(iter(stage.command.inputs.values()))

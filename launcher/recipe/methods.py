@@ -121,6 +121,6 @@ METHODS: dict[str, Method] = {
             columns=(("prompt",),),
             result="report",
         ),
-        Method("command", config=None, main_role="", result=None, runs=False),
+        Method("command", config=None, main_role="", result=None),
     )
 }

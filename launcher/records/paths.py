@@ -45,6 +45,11 @@ class StagePaths:
         return self.root / "adapter"
 
     @property
+    def out(self) -> Path:
+        """What the program of a `command` stage writes."""
+        return self.root / "out"
+
+    @property
     def progress(self) -> Path:
         return self.root / "progress.json"
 

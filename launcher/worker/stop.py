@@ -28,6 +28,11 @@ class Stop:
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self._told = True
 
+    @property
+    def told(self) -> bool:
+        """Whether this rank itself was told."""
+        return self._told
+
     def agreed(self, device: Any) -> bool:
         """Whether any rank was told. A collective: every rank must call it at the same step."""
         import torch

@@ -11,14 +11,16 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from launcher.errors import LauncherError
 from launcher.records import attempts, files, measurement
-from launcher.worker import measure, orphan
+from launcher.worker import gate, measure, orphan, program
 from launcher.worker.context import Context, versions
+from launcher.worker.finish import Finished
 from launcher.worker.outcome import FAILED, STOPPED, USER_ERROR
 from launcher.worker.stop import Stop
 
@@ -35,6 +37,12 @@ def main(run: str, stage: str, token: str, job_id: str) -> int:
     meter = context.meter = measure.Meter(own, "load")
     try:
         context.enter("load")
+        if context.stage.command is not None:
+            finished = program.run(context, stop)
+            missed = _close(context, finished, {}) if context.is_main else None
+            if missed is not None:
+                raise missed
+            return 0 if finished is not None else STOPPED
         from launcher.worker import distributed, methods
 
         distributed.join(context)
@@ -45,9 +53,11 @@ def main(run: str, stage: str, token: str, job_id: str) -> int:
         measured = measure.over_ranks(meter.finish())
         if context.is_main:
             files.write_json(own, measured)
-            if finished is not None:
-                finished.write(context, measured.peak_bytes)
         distributed.wait_for_all()
+        missed = _close(context, finished, measured.peak_bytes) if context.is_main else None
+        distributed.wait_for_all()
+        if missed is not None:
+            raise missed
     except LauncherError as error:
         words = f"{error.message}; {error.hint}" if error.hint else error.message
         print(f"error: {words}", file=sys.stderr, flush=True)
@@ -62,6 +72,20 @@ def main(run: str, stage: str, token: str, job_id: str) -> int:
             meter.write(out_of_memory=measure.ran_out(error))
         return FAILED
     return 0 if finished is not None else STOPPED
+
+
+def _close(
+    context: Context, finished: Finished | None, peaks: Mapping[str, int]
+) -> LauncherError | None:
+    """Write COMPLETE.json, where the stage is done and its gate lets it pass; else say why."""
+    if finished is None:
+        return None
+    try:
+        gate.hold(context, finished.metrics)
+    except LauncherError as missed:
+        return missed
+    finished.write(context, peaks)
+    return None
 
 
 def _leave(path: Path, rank: int, message: str, kind: attempts.Blame) -> None:

@@ -21,9 +21,10 @@ from launcher.recipe.types import stage_of
 from launcher.recipe.vllm import mode
 from launcher.records import attempts, files, serving
 from launcher.records.paths import RunPaths, StagePaths
+from launcher.worker import guard
 from launcher.worker.outcome import FAILED
 from launcher.worker.signals import Signals
-from launcher.worker.vllm import address, command, guard
+from launcher.worker.vllm import address, command
 from launcher.worker.vllm.health import healthy
 
 START_S = 900.0
@@ -33,6 +34,8 @@ STALL_S = 300.0
 """How long it may leave `/health` without an answer."""
 STALL = "LAUNCHER_VLLM_STALL_S"
 """The variable of the cluster's profile that says otherwise."""
+_GRACE_S = 5.0
+"""Between the word that the server shall end, and its end."""
 _EVERY_S = 2.0
 _ANSWER_S = 5.0
 _POLL_S = 0.5
@@ -139,7 +142,7 @@ class _Server:
         """Its exit code, as a shell would tell it, where it ended by itself."""
         print(f"vLLM server at {self.url}: {words[3:]}", flush=True)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", guard.__name__, *words],
+            [sys.executable, "-m", guard.__name__, str(_GRACE_S), *words],
             env=variables,
             stdin=subprocess.PIPE,
         )
