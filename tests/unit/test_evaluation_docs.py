@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from launcher.recipe.load import load_recipe
 from launcher.recipe.types import Score
@@ -26,6 +27,9 @@ def test_its_recipe_loads_and_its_function_measures(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(block("yaml"))
     scores = load_recipe(str(tmp_path / "r.yaml")).stage("eval").scores
     assert scores["strict"] == Score("exact_match", {"after": "####"})
-    rows = [{"prompt": "How?", "answer": "7"}, {"prompt": [{"role": "user", "content": "How?"}]}]
+    rows: list[dict[str, Any]] = [
+        {"prompt": "How?", "answer": "7"},
+        {"prompt": [{"role": "user", "content": "How?"}]},
+    ]
     written = [Completion([1], [2], text, ended=True) for text in ("Please wait.", "No.")]
     assert function("polite", scores["polite"], rows)(rows, written) == [1.0, 0.0]
