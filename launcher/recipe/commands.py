@@ -33,6 +33,8 @@ def command(reading: Reading, node: Node, at: str, method: Method) -> Command | 
         return None
     known = {*inputs, OUT, *((MODEL,) if gives is not None else ())}
     words = given.value if isinstance(given.value, list) else []
+    if not words:
+        reading.wrong(given, f"{at}.command", "empty; list the program and its arguments")
     for index, word in enumerate(words):
         _check_word(reading, word, f"{at}.command[{index}]", known)
     return Command(

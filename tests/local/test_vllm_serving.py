@@ -234,7 +234,7 @@ def test_a_supervisor_that_is_killed_takes_the_server_with_it(
     tmp_path: Path, interpreter: Path
 ) -> None:
     log = tmp_path / "log.jsonl"
-    words = [str(interpreter), "-m", "launcher.worker.vllm.guard", str(interpreter), "-m"]
+    words = [str(interpreter), "-m", "launcher.worker.guard", "5", str(interpreter), "-m"]
     words += ["vllm.entrypoints.cli.main", "serve", "tiny", "--host=127.0.0.1", "--port=0"]
     script = (
         "import subprocess, sys\nsubprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE).wait()\n"

@@ -129,7 +129,8 @@ def test_only_the_shell_and_supervisors_start_processes() -> None:
     assert users == {
         "scheduler/shell.py",
         "worker/supervisor.py",
-        "worker/vllm/guard.py",
+        "worker/guard.py",
+        "worker/program.py",
         "worker/vllm/serve.py",
     }
 

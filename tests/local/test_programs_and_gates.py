@@ -1,0 +1,86 @@
+"""A user's program in a chain, and results that do not do."""
+
+from __future__ import annotations
+
+import json
+
+from tests.local.machine import RECIPES, LocalShell
+
+PROGRAM = """
+import json, os, shutil, sys
+source, out, model = sys.argv[1:4]
+print("copying", os.path.basename(source))
+shutil.copytree(source, model, dirs_exist_ok=True)
+with open(os.path.join(out, "metrics.json"), "w") as file:
+    json.dump({"files": len(os.listdir(model)), "joined": int("RANK" in os.environ)}, file)
+if os.path.exists(os.path.join(sys.argv[4], "fail")):
+    print("the disk is $full")
+    sys.exit(7)
+"""
+
+
+def recipe(shell: LocalShell) -> str:
+    program = shell.home / "copy it.py"
+    program.write_text(PROGRAM)
+    path = shell.home / "own.yaml"
+    path.write_text(
+        f"""
+launcher: 1
+name: programs
+stages:
+  sft: {{method: sft, use: {RECIPES / "tiny" / "model"}}}
+  copy:
+    method: command
+    command: [python, {json.dumps(str(program))}, "{{sft}}", "{{out}}", "{{model}}",
+              {json.dumps(str(shell.home))}]
+    inputs: {{sft: stage:sft}}
+    gives: policy
+    gate: {{files: {{min: 3}}, joined: {{max: 0}}}}
+  after:
+    method: command
+    command: [test, -f, "{{copy}}/config.json"]
+    inputs: {{copy: stage:copy}}
+"""
+    )
+    return str(path)
+
+
+def test_a_program_hands_a_model_on_and_its_figures_are_held_to_the_gate(
+    shell: LocalShell,
+) -> None:
+    run = shell.data("submit", recipe(shell))["run"]
+    shell.wait_for_state(run, "complete")
+    complete = json.loads((shell.runs / run / "stages" / "copy" / "COMPLETE.json").read_text())
+    assert complete["metrics"]["joined"] == 0
+    assert {"out/metrics.json", "model/config.json"} <= {a["path"] for a in complete["artifacts"]}
+
+
+def test_a_program_that_fails_is_the_reason_with_its_last_words(shell: LocalShell) -> None:
+    (shell.home / "fail").touch()
+    run = shell.data("submit", recipe(shell))["run"]
+    shell.wait_for_state(run, "failed")
+    (attempt,) = shell.attempts(run, "copy")
+    assert "ended with exit code 7" in attempt["failure"]["message"]
+    assert "the disk is $full" in attempt["failure"]["message"]
+    assert not (shell.runs / run / "stages" / "copy" / "COMPLETE.json").exists()
+
+
+def test_a_result_that_misses_its_gate_stops_the_chain_with_figure_bound_and_model(
+    shell: LocalShell,
+) -> None:
+    run = shell.data("submit", recipe(shell), "stages.copy.gate.files.min=1000")["run"]
+    shell.wait_for_state(run, "failed")
+    (attempt,) = shell.attempts(run, "copy")
+    message = attempt["failure"]["message"]
+    assert "stages.copy.gate: files is" in message and "1000" in message
+    assert "stages.copy.use=" in message
+    assert not (shell.runs / run / "stages" / "copy" / "COMPLETE.json").exists()
+    assert not (shell.runs / run / "stages" / "after" / "attempts").exists()
+
+
+def test_a_gate_on_a_figure_that_is_not_there_names_those_that_are(shell: LocalShell) -> None:
+    run = shell.data("submit", recipe(shell), "stages.copy.gate.fiels.min=1")["run"]
+    shell.wait_for_state(run, "failed")
+    (attempt,) = shell.attempts(run, "copy")
+    assert "no figure fiels" in attempt["failure"]["message"]
+    assert "files, joined" in attempt["failure"]["message"]

@@ -1,0 +1,102 @@
+"""Stages that are programs: what they are given, and what their page says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launcher.errors import UsageError
+from launcher.plan.document import plan_from_json, plan_to_json
+from launcher.recipe.load import load_recipe
+from launcher.recipe.problems import RecipeErrors
+from launcher.recipe.types import Command, Recipe, Resources, Stage
+from tests.unit.planning import LAPTOP, MIXED, chain, plan, plan_one
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "programs.md"
+
+
+def with_program(gives: str | None = None, **pins: int) -> Recipe:
+    """A chain with a program behind its first stage."""
+    given = chain("Qwen/Qwen2.5-7B")
+    first = given.stages[0].name
+    program = Stage(
+        name="harness",
+        method="command",
+        models={},
+        command=Command(("run", "{it}"), {"it": f"stage:{first}"}, gives=gives),  # type: ignore[arg-type]
+        resources=Resources(**pins),  # type: ignore[arg-type]
+        needs=(first,),
+    )
+    return replace(given, stages=(given.stages[0], program, *given.stages[1:]))
+
+
+def test_a_program_gets_one_gpu_of_the_cheapest_partition_and_its_time_limit() -> None:
+    found = plan(with_program()).stage("harness").allocation
+    prices = [MIXED.gpus[g.gpu].price for p in MIXED.partitions for g in p.groups if g.gpu]
+    assert found.processes == 1 and found.gpu is not None
+    assert MIXED.gpus[found.gpu].price == min(prices)
+    assert found.time_minutes == (MIXED.partition(found.partition).max_time_minutes or 24 * 60)
+
+
+def test_a_program_gets_what_it_pins() -> None:
+    found = plan(with_program(gpus=2, time_minutes=30)).stage("harness").allocation
+    assert (found.processes, found.time_minutes) == (2, 30)
+    assert 0 < found.signal_lead_s < 30 * 60
+
+
+def test_more_than_any_partition_gives_is_refused_with_its_place() -> None:
+    with pytest.raises(UsageError, match=r"stages\.harness\.resources"):
+        plan(with_program(host_memory_gib=10**6))
+
+
+def test_without_gpus_a_program_is_one_process() -> None:
+    alone = Stage(name="harness", method="command", models={}, command=Command(("run",)))
+    found = plan_one(alone, LAPTOP).allocation
+    assert (found.processes, found.gpu) == (1, None)
+
+
+def test_a_plan_with_a_program_reads_back_as_it_was() -> None:
+    made = plan(with_program())
+    assert plan_from_json(plan_to_json(made)) == made
+
+
+def test_what_a_program_gives_has_the_size_of_its_first_input() -> None:
+    given = with_program("policy")
+    last = replace(
+        given.stages[0], name="more", models={"model": "stage:harness"}, needs=("harness",)
+    )
+    made = plan(replace(given, stages=(*given.stages, last)))
+    assert made.stage("more").estimate == made.stage(given.stages[0].name).estimate
+
+
+def test_the_recipes_of_its_page_load(tmp_path: Path) -> None:
+    for block in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+        (tmp_path / "r.yaml").write_text(block)
+        loaded = load_recipe(str(tmp_path / "r.yaml"))
+        assert any(stage.command or stage.gate for stage in loaded.stages)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ('["echo", "{stf}"]', "{stf} is no input"),
+        ('["echo", "{model}"]', "{model} is no input"),
+        ('["echo", "{"]', "write {{ and }} for braces"),
+        ("[]", "list the program"),
+    ],
+)
+def test_words_that_stand_for_nothing_are_refused(tmp_path: Path, words: str, says: str) -> None:
+    text = f"""
+launcher: 1
+name: wrong
+stages:
+  sft: {{method: sft, use: a/b}}
+  x: {{method: command, command: {words}, inputs: {{sft: stage:sft}}}}
+"""
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RecipeErrors) as caught:
+        load_recipe(str(tmp_path / "r.yaml"))
+    assert says in str(caught.value)
