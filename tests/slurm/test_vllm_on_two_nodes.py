@@ -39,6 +39,7 @@ partitions:
     return shell
 
 
+@pytest.mark.long
 def test_a_server_on_its_own_node_serves_each_start_of_the_job_and_ends_with_it(
     served: Shell, dev_cluster: DevCluster, tmp_path: Path
 ) -> None:
