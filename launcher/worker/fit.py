@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,19 @@ class _StopAtStep(TrainerCallback):
         return control
 
 
+class _AtItsEnd(Exception):
+    """There is no step left to train."""
+
+
+class _NoStepTooMany(TrainerCallback):
+    """Ends a training that resumes from its last step: transformers looks for the end only after a
+    step, and would train one more."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step >= state.max_steps:
+            raise _AtItsEnd
+
+
 class _Phases(TrainerCallback):
     """Tells the meter where the trainer is. It goes last, when the others have decided to save."""
 
@@ -100,7 +114,7 @@ def _next(evaluates: bool, saves: bool) -> str:
 
 def callbacks(context: Context, stop: Stop) -> list[Any]:
     measured = [_Phases(context.meter)] if context.meter is not None else []
-    return [_Report(context), _StopAtStep(stop), *measured]
+    return [_Report(context), _StopAtStep(stop), _NoStepTooMany(), *measured]
 
 
 def fit(context: Context, trainer: Any) -> Finished | None:
@@ -115,7 +129,8 @@ def fit(context: Context, trainer: Any) -> Finished | None:
         trainer.on_phase = context.measure
     client.bound(trainer)
     began = time.time()
-    trainer.train(resume_from_checkpoint=newest_checkpoint(context.paths.checkpoints))
+    with suppress(_AtItsEnd):
+        trainer.train(resume_from_checkpoint=newest_checkpoint(context.paths.checkpoints))
     if trainer.state.global_step < trainer.state.max_steps:
         return None
     trained = time.time()

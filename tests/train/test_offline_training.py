@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,18 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(
     assert len(whole.metrics) == 3
     assert parts.weights == whole.weights
     assert parts.logged("loss") == whole.logged("loss")
+
+
+@pytest.mark.parametrize("words", [(), LORA])
+def test_a_training_that_had_done_its_last_step_is_saved_as_it_was(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    whole = trained(tmp_path / "whole", "sft", "train.max_steps=2", "train.save_steps=2", *words)
+    before = whole.weights
+    shutil.rmtree(whole.paths.model)
+    assert train(whole)
+    assert whole.weights == before
+    assert [row["step"] for row in whole.metrics] == [1, 2]
 
 
 # Adapters and quantized bases
