@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from launcher.records import files
+from launcher.records.failures import Answer, FailureClass
 from launcher.records.measurement import Measurement
 
 Outcome = Literal["complete", "stopped", "terminated", "superseded", "error", "killed"]
@@ -54,6 +55,18 @@ class Attempt:
     wrote this."""
     restarts: int = 0
     """How often the scheduler had started this job before."""
+    round: int = 0
+    """How often the stage had been started before within this start of the job."""
+    rung: int = 0
+    """Of the plan's ladder; 0: the plan as it stands."""
+    began_at: int = 0
+    """Optimizer step of the committed checkpoint that it went on from."""
+    reached: int = 0
+    """Optimizer step of the newest committed checkpoint when it ended."""
+    failed: FailureClass | None = None
+    """Why it did not finish; None: it did, it runs, or it died without a word."""
+    answer: Answer | None = None
+    """What its supervisor made of that; None: nobody was left to decide."""
 
     @property
     def name(self) -> str:
