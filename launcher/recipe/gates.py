@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from launcher.recipe.document import Node
+from launcher.recipe.methods import Method
 from launcher.recipe.reading import Reading
-from launcher.recipe.types import Bound
+from launcher.recipe.types import Bound, Data
+
+_TRAINED = ("train_loss", "loss", "entropy", "grad_norm", "num_tokens")
+_HELD_OUT = "eval_"
+# What trainers log beside these goes by no list of ours (a user's rewards have names of their own),
+# so only what is nearly one of them is taken for a slip.
+_FIGURES = {
+    "sft": ("mean_token_accuracy",),
+    "reward": ("accuracy", "margin", "mean_reward"),
+    "dpo": ("rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected"),
+    "kto": ("rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected", "kl"),
+    "ppo": ("reward", "reward_std", "kl", "objective/kl", "objective/scores", "eos_rate"),
+    "grpo": ("reward", "reward_std", "kl", "frac_reward_zero_std"),
+    "rloo": ("reward", "reward_std", "kl", "frac_reward_zero_std"),
+    "online_dpo": ("objective/kl", "objective/scores", "rewards/accuracies", "rewards/margins"),
+}
+_CLOSE = 0.85
 
 
-def gate(reading: Reading, node: Node, at: str) -> dict[str, Bound]:
-    """Figure → its bounds."""
+def gate(
+    reading: Reading,
+    node: Node,
+    at: str,
+    method: Method,
+    data: Data | None,
+    candidates: Iterable[str],
+) -> dict[str, Bound]:
+    """Figure → its bounds. A figure that the stage cannot have is a problem."""
     given, found = node.get("gate"), {}
     for figure, entry in given.items.items() if given else ():
         if entry.value is None:
@@ -17,10 +44,39 @@ def gate(reading: Reading, node: Node, at: str) -> dict[str, Bound]:
             None if bound is None else float(str(bound.value))
             for bound in (entry.get("min"), entry.get("max"))
         )
-        if least is None and most is None:
-            reading.wrong(entry, f"{at}.gate.{figure}", "give `min`, `max` or both")
+        key = f"{at}.gate.{figure}"
+        impossible = _impossible(figure, method, data, candidates)
+        if impossible is not None:
+            reading.wrong_key(entry, key, impossible)
+        elif least is None and most is None:
+            reading.wrong(entry, key, "give `min`, `max` or both")
         elif least is not None and most is not None and least > most:
-            reading.wrong(entry, f"{at}.gate.{figure}", f"min {least:g} is above max {most:g}")
+            reading.wrong(entry, key, f"min {least:g} is above max {most:g}")
         else:
             found[figure] = Bound(least, most)
     return found
+
+
+def _impossible(
+    figure: str, method: Method, data: Data | None, candidates: Iterable[str]
+) -> str | None:
+    """Why no result of the stage has `figure`; None where it may have it."""
+    if method.name == "evaluate":
+        label, slash, _ = figure.partition("/")
+        known = list(candidates)
+        if slash and label in known:
+            return None
+        return f"an evaluation's figures are CANDIDATE/MEASURE; candidates: {', '.join(known)}"
+    own = _FIGURES.get(method.name)
+    if own is None:
+        return None
+    trained = (*_TRAINED, *own)
+    known = [*trained, *(f"{_HELD_OUT}{name}" for name in ("loss", *own))]
+    if figure not in known:
+        close = difflib.get_close_matches(figure, known, n=1, cutoff=_CLOSE)
+        if close:
+            return f"{method.name} has no such figure; did you mean `{close[0]}`?"
+    held_out = data is not None and (data.eval_path or data.eval_split or data.hold_out)
+    if figure.startswith(_HELD_OUT) and not held_out:
+        return "there are no held-out rows; give `data.eval_path`, `eval_split` or `hold_out`"
+    return None

@@ -66,7 +66,7 @@ def stage(reading: Reading, name: str) -> Stage | None:
         train=block.values,
         scores=scores(reading, node, at),
         rewards=judges,
-        gate=gate(reading, node, at),
+        gate=gate(reading, node, at, method, data, labels),
         command=program,
         resources=pins,
         env=env(reading, node, at),
