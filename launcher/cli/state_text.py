@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from launcher.cli.output import duration, gib, printable, table
+from launcher.report import headline
 from launcher.report.signs import Sign
 from launcher.run.state import RunState, StageState
 
@@ -54,5 +55,7 @@ def note(stage: StageState) -> str:
         reward = "" if progress.reward is None else f", reward {progress.reward:.4g}"
         step = f" {progress.step}{total}" if progress.total or progress.step else ""
         return f"{progress.phase}{step}{loss}{reward}"
+    if stage.state == "complete" and stage.metrics:
+        return headline.text(headline.headline(stage.metrics))
     starts = f" (expected at {stage.starts})" if stage.starts else ""
     return stage.reason + starts

@@ -1,4 +1,4 @@
-"""Signs of trouble in a training that generates, from what it logged. Pure.
+"""Signs of trouble: in a training that generates, from what it logged; in pairs of answers. Pure.
 
 Rewards that tell nothing apart teach nothing; a policy that has collapsed says one thing; one that
 hacks its reward drifts from the reference, or writes ever more, or ever less. What to do about each
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from launcher.plan.types import Plan
-from launcher.records import metrics
+from launcher.records import metrics, pairs
 from launcher.records.metrics import Row
-from launcher.records.paths import RunPaths
+from launcher.records.paths import RunPaths, StagePaths
 
 WINDOW = 10
 """Rollouts (as logged) that are averaged: the last ones, beside as many first ones."""
@@ -32,7 +32,7 @@ LONGER, SHORTER = 2.0, 0.25
 KL_TOKEN = 0.5
 """Nats a token from the reference."""
 
-Kind = Literal["flat rewards", "mode collapse", "clipped", "length", "kl"]
+Kind = Literal["flat rewards", "mode collapse", "clipped", "length", "kl", "pairs"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,16 @@ class Sign:
 def of_run(run: RunPaths, plan: Plan) -> dict[str, tuple[Sign, ...]]:
     """Stage → its signs, of stages that have any."""
     found = {
-        planned.name: signs(metrics.read(run.stage(planned.name).metrics))
+        planned.name: (*_of_pairs(stage), *signs(metrics.read(stage.metrics)))
         for planned in plan.stages
-        if planned.runs
+        if planned.runs and (stage := run.stage(planned.name))
     }
     return {stage: each for stage, each in found.items() if each}
+
+
+def _of_pairs(stage: StagePaths) -> tuple[Sign, ...]:
+    found = pairs.read(stage)
+    return tuple(Sign("pairs", text) for text in found.warnings) if found is not None else ()
 
 
 def signs(rows: Sequence[Row]) -> tuple[Sign, ...]:

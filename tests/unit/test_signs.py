@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from launcher.cli import state_text
-from launcher.records import metrics
+from launcher.records import metrics, pairs
 from launcher.records.metrics import Row
-from launcher.report.signs import Sign, signs
+from launcher.records.pairs import Pairs
+from launcher.records.paths import RunPaths
+from launcher.report.signs import Sign, of_run, signs
 from launcher.run.state import RunState, StageState
+from tests.unit.running import ON_SLURM
 
 HEALTHY: dict[str, float] = {
     "reward": 0.5,
@@ -130,3 +133,16 @@ def test_status_shows_them_under_the_stages() -> None:
     state = RunState("run", (StageState("align", "grpo", "running"),))
     text = state_text.render(state, {"align": (Sign("kl", "it is far"),)})
     assert text.endswith("! align: it is far")
+
+
+def test_what_is_odd_about_a_stages_pairs_is_a_sign_of_it(tmp_path: Path) -> None:
+    run = RunPaths(tmp_path)
+    run.stage("rm").root.mkdir(parents=True)
+    pairs.write(run.stage("rm"), Pairs(8, 8, 0, 0, 0, 0, 3.0, 3.0, warnings=("all are the same",)))
+    assert of_run(run, ON_SLURM) == {"rm": (Sign("pairs", "all are the same"),)}
+
+
+def test_status_tells_a_finished_stage_by_its_result() -> None:
+    metrics = {"loss": 0.2, "train_loss": 0.5, "eval_accuracy": 0.8125, "eval_margin": 1.25}
+    state = RunState("run", (StageState("rm", "reward", "complete", metrics=metrics),))
+    assert state_text.render(state).endswith("eval_accuracy 0.8125, eval_margin 1.25")
