@@ -27,6 +27,7 @@ def tensors(folder: Path) -> dict[str, Any]:
 def trained(stage: StagePaths) -> None:
     """Every trained tensor moved. Raises Failed with the names of those that did not."""
     import torch
+    from safetensors.torch import load_file
 
     if stage.adapter.is_dir():
         # An adapter is born with a B of zeros.
@@ -36,6 +37,10 @@ def trained(stage: StagePaths) -> None:
         still = [n for n in before if n in after and torch.equal(before[n], after[n])]
         if not set(before) & set(after):
             raise Failed("the model has none of the base's tensors")
+    head = stage.model / "value_head.safetensors"
+    if head.is_file():
+        # PPO's value head is born as zeros.
+        still += [n for n, t in load_file(head).items() if not t.any()]
     if still:
         raise Failed(f"{len(still)} tensors did not change, {still[0]} among them")
 
