@@ -37,7 +37,6 @@ from benchmarks.gpu_cases.planned import Planned, chosen, plan
 from benchmarks.gpu_cases.result import Machine, append, read
 from launcher.errors import LauncherError
 from launcher.memory.types import GIB
-from launcher.recipe import methods
 
 # Cases that are run before the two which do not fit.
 _BEFORE_MISFITS = 8
@@ -50,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the file of results, one JSON line a case")
     parser.add_argument("--minutes", type=float, default=9.0, help="when to stop (9)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--small", action="store_true", help="two cases of a tiny model")
+    parser.add_argument("--small", action="store_true", help="a case a method of a tiny model")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--folder", type=Path, help="where models lie for now (temporary)")
     parser.add_argument("--list", action="store_true", help="show the cases, and measure nothing")
     parser.add_argument("--report", type=Path, nargs="+", help="results as Markdown tables")
@@ -81,11 +81,9 @@ class _AsWritten(argparse.RawDescriptionHelpFormatter):
 def _run(options: argparse.Namespace, folder: Path, until: float) -> int:
     cluster, machine = this_machine(options.device)
     material = Material(folder, options.device)
-    cases = small() if options.small else grid(m for m in METHODS if methods.METHODS[m].runs)
+    cases = small() if options.small else grid(METHODS)
+    cases = [case for case in cases if case.method in options.methods]
     every = [plan(case, material, cluster, machine.memory_bytes) for case in cases]
-    for method in METHODS:
-        if not methods.METHODS[method].runs:
-            print(f"{method}: left out, since this version does not run it yet")
     known = read(options.out) if options.out is not None else []
     done = {result.case for result in known if result.machine == machine}
     left = [each for each in in_order(every) if each.case not in done]

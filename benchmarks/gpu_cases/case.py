@@ -57,8 +57,11 @@ def grid(methods: Iterable[str]) -> list[Case]:
 
 
 def small() -> list[Case]:
-    """Two cases that a processor does in seconds."""
-    return [Case(TINY, "sft", False, True, 64), Case(TINY, "ppo", True, False, 64)]
+    """A case a method, which a processor does in seconds."""
+    return [
+        Case(TINY, method, lora, not lora, 64)
+        for method, lora in zip(METHODS, (False, True, True, False, False), strict=True)
+    ]
 
 
 def ordered(

@@ -1,24 +1,16 @@
-"""What can be planned and not yet run. Pure."""
+"""What can be planned and not run. Pure."""
 
 from __future__ import annotations
 
 from launcher.errors import UsageError
 from launcher.plan.types import Plan, StagePlan
-from launcher.recipe.methods import METHODS
 
 
 def check_runnable(plan: Plan) -> None:
-    """Raises UsageError, naming the stage, where this version can estimate and plan a stage and
-    has no worker for it, or TRL would stop at it."""
+    """Raises UsageError, naming the stage, where TRL would stop at one."""
     for planned in plan.stages:
         if not planned.runs:
             continue
-        if not METHODS[planned.stage.method].runs:
-            raise UsageError(
-                f"stages.{planned.name}: `{planned.stage.method}` can be estimated and planned, not"
-                " yet run by this version",
-                hint="`launcher plan` and `launcher estimate` say what it would take",
-            )
         if _is_alone(planned):
             raise UsageError(
                 f"stages.{planned.name}: KTO compares the rows of a micro-batch, which has one",

@@ -29,8 +29,6 @@ class Method:
     2: prompts with two completions each)."""
     judged: bool = False
     """Whether it takes `rewards`, of which (`reward_model` counted) it needs at least one."""
-    runs: bool = True
-    """False where this version can check, estimate and plan it, and not yet run it."""
 
     @property
     def roles(self) -> tuple[str, ...]:

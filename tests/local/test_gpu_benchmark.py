@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.gpu_cases.case import small
 from benchmarks.gpu_cases.result import read
 from tests.unit.command import ROOT
@@ -25,12 +27,18 @@ def benchmark(*words: str) -> str:
     return done.stdout
 
 
-def test_every_case_is_measured_once_and_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "methods",
+    [("sft", "ppo"), pytest.param(("reward", "dpo", "grpo"), marks=pytest.mark.long)],
+    ids=" ".join,
+)
+def test_every_case_is_measured_once_and_reported(methods: tuple[str, ...], tmp_path: Path) -> None:
     out = tmp_path / "results.jsonl"
-    cpu = ("--device", "cpu", "--small", "--out", str(out))
-    assert "resident: 2 cases" in benchmark(*cpu)
+    cpu = ("--device", "cpu", "--small", "--methods", *methods, "--out", str(out))
+    cases = {case for case in small() if case.method in methods}
+    assert f"resident: {len(cases)} cases" in benchmark(*cpu)
     results = read(out)
-    assert {result.case for result in results} == set(small())
+    assert {result.case for result in results} == cases
     for result in results:
         assert result.outcome == "complete"
         assert result.measured is not None
@@ -38,6 +46,6 @@ def test_every_case_is_measured_once_and_reported(tmp_path: Path) -> None:
         assert result.measured.tokens == result.case.tokens
         assert {"load", "update", "optimizer step"} <= {name for name, _ in result.by_phase()}
     written = out.read_bytes()
-    assert "0 cases, 2 done before" in benchmark(*cpu)
+    assert f"0 cases, {len(cases)} done before" in benchmark(*cpu)
     assert out.read_bytes() == written
-    assert "| sft tiny full" in benchmark("--report", str(out))
+    assert f"| {methods[0]} tiny " in benchmark("--report", str(out))

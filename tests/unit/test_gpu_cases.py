@@ -19,7 +19,7 @@ from launcher.scheduler.local_machine import describe
 from launcher.scheduler.nvidia_smi import Device
 from tests.unit.command import ROOT
 
-METHODS = ("sft", "reward", "ppo")
+METHODS = ("sft", "reward", "ppo", "dpo", "grpo")
 MEMORY_GIB = 79.0
 MACHINE = Machine("NVIDIA H100 80GB HBM3", int(MEMORY_GIB * GIB), "580.1", "3.12.3")
 VERSIONS = {"torch": "2.11.0", "transformers": "5.23.0", "trl": "1.16.0"}
