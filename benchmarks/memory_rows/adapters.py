@@ -72,7 +72,7 @@ def adapter(text: str) -> Adapter:
         return Adapter(full=True)
     if (other := _OTHERS.match(lower)) is not None:
         raise Unknowable(f"{other[1]} is an adapter that the launcher does not train")
-    if "lora" not in lower and "gptq" not in lower:
+    if re.search(r"lora|dora|gptq", lower) is None:
         raise Unknowable(f"what trains is not told by {text!r}")
     rank = re.search(r"\br(?:ank)?[ =]?(\d+)\b", lower)
     counted = re.search(r"trainable[ =]+([\d,]*\d)", lower)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from benchmarks.memory_rows.case import Metric, Unknowable
 from benchmarks.memory_rows.row import Row
+from launcher.memory.optimizers import OPTIMIZERS
 from launcher.memory.stack import Loss
 from launcher.recipe.types import Dtype, Offload
 
@@ -31,9 +32,65 @@ def metric(row: Row) -> tuple[Metric, str | None]:
     return "total", f"what {text!r} counts is not stated"
 
 
+_OF_ROWS = {
+    "sft": ("model",),
+    "reward": ("model",),
+    "dpo": ("policy", "reference"),
+    "kto": ("policy", "reference"),
+}
+"""Method → the models on the device; with adapters the reference is the policy's own base."""
+_GENERATE = ("ppo", "grpo", "rloo", "online_dpo", "online-dpo")
+
+
+def method(row: Row) -> tuple[str, tuple[str, ...]]:
+    """(the launcher's name, its roles). Raises Unknowable for what it does not train, and for what
+    generates, whose memory one length does not tell."""
+    name = re.split(r"[^a-z_-]", row.method.lower())[0]
+    name = {"rm": "reward", "reward_model": "reward"}.get(name, name)
+    if name in _GENERATE:
+        raise Unknowable(f"{row.method} generates: prompt and completion lengths are not told")
+    if name not in _OF_ROWS:
+        raise Unknowable(f"{row.method!r} is not a method of the launcher's")
+    roles = _OF_ROWS[name]
+    return name, roles if row.peft.lower().strip().startswith("full") else roles[:1]
+
+
+_OPTIMIZERS = {
+    "adamw": "adamw_torch",
+    "adam": "adamw_torch",
+    "adamw8bit": "adamw_bnb_8bit",
+    "8-bit adamw": "adamw_bnb_8bit",
+    "pagedadamw": "paged_adamw_32bit",
+    "pagedadamw8bit": "paged_adamw_8bit",
+}
+
+
+def optimizer(row: Row) -> str:
+    """transformers' name of it. Raises Unknowable for one that the launcher does not know."""
+    name = row.optimizer.lower().split("(", 1)[0].strip()
+    known = name if name in OPTIMIZERS else _OPTIMIZERS.get(name)
+    if known is None:
+        raise Unknowable(f"the optimizer {row.optimizer!r} is none that the launcher knows")
+    return known
+
+
+_OF_THEIR_OWN = ("unsloth", "llama-factory", "llamafactory", "axolotl", "xtuner")
+
+
+def framework(row: Row) -> str | None:
+    """What is left open where another framework's kernels ran, or None."""
+    text = f"{row.source} {row.notes}".lower()
+    named = next((name for name in _OF_THEIR_OWN if name in text), None)
+    return f"which kernels {named} ran" if named else None
+
+
+def liger(row: Row) -> bool:
+    return re.search(r"liger\s*[=:]?\s*(true|yes|on|1)\b", row.notes.lower()) is not None
+
+
 def precision(row: Row) -> tuple[Dtype, bool]:
     """(of the stored weights, whether autocast runs). Raises Unknowable."""
-    text = row.precision.lower()
+    text = row.precision.lower().removeprefix("pure ")
     if "unstated" in text or "/" in text:
         raise Unknowable(f"the precision is not told: {row.precision!r}")
     mixed = "amp" in text or "mixed" in text
@@ -91,6 +148,8 @@ def sharding(row: Row) -> Sharding:
         return Sharding("none")
     if "unstated" in text:
         raise Unknowable(f"what divides the model over GPUs is not told: {row.sharding!r}")
+    if "grad_op" in text or "hybrid" in text:
+        raise Unknowable(f"{row.sharding} is not what the launcher does")
     if text.startswith("fsdp"):
         return Sharding("fsdp", 3)
     if (stage := re.match(r"(?:deepspeed )?zero-?(\d)", text)) is not None:

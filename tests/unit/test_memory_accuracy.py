@@ -108,6 +108,37 @@ def test_what_trains_is_read_from_each_form_of_text(text: str, expected: Adapter
     assert adapter(text) == expected
 
 
+HOUSE = {"source": "a lab's report", "notes": "metric=allocated; trl; transformers 4.56.0"}
+
+
+def test_rows_of_other_methods_are_read_as_those_methods(tmp_path: Path) -> None:
+    full = case_of(row(tmp_path, **HOUSE, method="DPO", peft="full"))
+    assert (full.stage.method, dict(full.stage.models).keys()) == ("dpo", {"policy", "reference"})
+    lora = case_of(row(tmp_path, **HOUSE, method="dpo"))
+    assert dict(lora.stage.models).keys() == {"policy"}
+    assert case_of(row(tmp_path, **HOUSE, method="RM")).stage.method == "reward"
+    for unknown in ("GRPO", "ORPO"):
+        with pytest.raises(Unknowable, match=unknown):
+            case_of(row(tmp_path, **HOUSE, method=unknown))
+
+
+def test_what_a_row_says_of_optimizer_kernels_and_sharding_is_not_passed_over(
+    tmp_path: Path,
+) -> None:
+    assert (
+        case_of(row(tmp_path, **HOUSE, optimizer="AdamW8bit")).stack.optimizer == "adamw_bnb_8bit"
+    )
+    for wrong in ({"optimizer": "GaLore"}, {"zero_or_fsdp": "FSDP SHARD_GRAD_OP"}):
+        with pytest.raises(Unknowable):
+            case_of(row(tmp_path, **HOUSE, **wrong))
+    fused = case_of(row(tmp_path, **{**HOUSE, "notes": f"{HOUSE['notes']}; liger=True"}))
+    assert fused.stack.loss == "liger"
+    assert case_of(row(tmp_path, **HOUSE, precision="pure bf16")).stack.weights == "bfloat16"
+    assert adapter("DoRA r16 all-linear") == Adapter(r=16, targets=(), dora=True)
+    foreign = case_of(row(tmp_path, **{**HOUSE, "source": "Unsloth blog"}))
+    assert "which kernels unsloth ran" in foreign.doubts
+
+
 @pytest.mark.parametrize("text", ["boft rNone ['q_proj']", "prefix_tuning", "qlora gptq-int8 r8"])
 def test_adapters_that_the_launcher_does_not_train_are_refused(text: str) -> None:
     with pytest.raises(Unknowable):

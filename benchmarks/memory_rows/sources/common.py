@@ -20,12 +20,12 @@ def read(row: Row) -> tuple[ModelShape, Adapter]:
     return shape_of_row(row), adapter(row.peft)
 
 
-def stage(length: int, trained: Peft | None, stack: Stack) -> Stage:
-    """A supervised stage with rows of `length` tokens."""
-    given = {"model": "measured"}
-    return Stage(
-        "measured", "sft", given, dtype=stack.compute, peft=trained, train={"max_length": length}
-    )
+def stage(
+    method: str, roles: tuple[str, ...], length: int, trained: Peft | None, stack: Stack
+) -> Stage:
+    """A stage that learns from rows of `length` tokens."""
+    given, train = dict.fromkeys(roles, "measured"), {"max_length": length}
+    return Stage("measured", method, given, dtype=stack.compute, peft=trained, train=train)
 
 
 def settings(row: Row, *, accumulation: int = 1, checkpointing: bool | None = None) -> Settings:
@@ -68,12 +68,13 @@ def case(
         counted, open_question = metric, None
     if open_question is not None:
         doubts = (*doubts, open_question)
+    method, roles = notes.method(row)
     trained = peft(given, shape, targets)
     if trained is not None:
         trained = replace(trained, dropout=dropout)
     return Case(
-        stage=stage(length or notes.needed(row)[2], trained, stack),
-        shapes={"model": shape},
+        stage=stage(method, roles, length or notes.needed(row)[2], trained, stack),
+        shapes=dict.fromkeys(roles, shape),
         settings=placed,
         stack=replace(stack, base=given.base if stack.base == "dense" else stack.base),
         metric=counted,
