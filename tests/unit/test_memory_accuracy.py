@@ -113,9 +113,9 @@ HOUSE = {"source": "a lab's report", "notes": "metric=allocated; trl; transforme
 
 def test_rows_of_other_methods_are_read_as_those_methods(tmp_path: Path) -> None:
     full = case_of(row(tmp_path, **HOUSE, method="DPO", peft="full"))
-    assert (full.stage.method, dict(full.stage.models).keys()) == ("dpo", {"policy", "reference"})
+    assert (full.stage.method, set(full.stage.models)) == ("dpo", {"policy", "reference"})
     lora = case_of(row(tmp_path, **HOUSE, method="dpo"))
-    assert dict(lora.stage.models).keys() == {"policy"}
+    assert set(lora.stage.models) == {"policy"}
     assert case_of(row(tmp_path, **HOUSE, method="RM")).stage.method == "reward"
     for unknown in ("GRPO", "ORPO"):
         with pytest.raises(Unknowable, match=unknown):
