@@ -42,7 +42,8 @@ def _write_aside(path: Path, data: bytes) -> Path:
     return aside
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """What was made, renamed or removed in `path` is on disk when this returns. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -58,7 +59,7 @@ def replace(path: Path, data: bytes) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def claim(path: Path, data: bytes) -> bool:
@@ -73,7 +74,7 @@ def claim(path: Path, data: bytes) -> bool:
         return False
     finally:
         aside.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return True
 
 
