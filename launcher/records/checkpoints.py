@@ -1,4 +1,4 @@
-"""Committed checkpoints: which there are, whether one is whole, and what becomes of one that is not.
+"""Committed checkpoints: which there are, whether one is whole, and what becomes of a bad one.
 
 A folder `checkpoint-N` with a `COMMIT.json` is a checkpoint after N optimizer steps. The file was
 written last, names every other file with its size and hash, and came with them under this name in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from launcher.errors import LauncherError
 from launcher.worker import kernels
@@ -47,3 +48,35 @@ def wait_for_all() -> None:
 
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
+
+
+def place() -> tuple[int, int]:
+    """This rank, and how many there are."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+def told(value: Any) -> Any:
+    """Rank 0's value, on every rank. A collective."""
+    import torch.distributed as dist
+
+    if place()[1] == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gathered(own: Any) -> list[Any]:
+    """Every rank's value, on every rank. A collective."""
+    import torch.distributed as dist
+
+    world = place()[1]
+    if world == 1:
+        return [own]
+    found: list[Any] = [None] * world
+    dist.all_gather_object(found, own)
+    return found

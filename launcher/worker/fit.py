@@ -6,13 +6,12 @@ import json
 import os
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
 from launcher.records import files
-from launcher.worker import export, quantize
+from launcher.worker import checkpoint, export, quantize
 from launcher.worker.context import Context
 from launcher.worker.finish import Finished
 from launcher.worker.measure import Meter, watch_tokens
@@ -130,7 +129,7 @@ def fit(context: Context, trainer: Any) -> Finished | None:
     client.bound(trainer)
     began = time.time()
     with suppress(_AtItsEnd):
-        trainer.train(resume_from_checkpoint=newest_checkpoint(context.paths.checkpoints))
+        trainer.train(resume_from_checkpoint=checkpoint.resume(context))
     if trainer.state.global_step < trainer.state.max_steps:
         return None
     trained = time.time()
@@ -150,17 +149,6 @@ def fit(context: Context, trainer: Any) -> Finished | None:
             "save": time.time() - evaluated,
         },
     )
-
-
-def newest_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end, or None.
-
-    `trainer_state.json` is the last file but the random states that transformers writes.
-    """
-    found = [
-        path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()
-    ]
-    return str(max(found, key=lambda path: int(path.name.split("-")[1]))) if found else None
 
 
 def _numbers(logs: list[dict[str, Any]]) -> dict[str, float]:

@@ -23,6 +23,9 @@ def run(context: Context, stop: Stop) -> Finished | None:
     if METHODS[context.stage.method].config is not None:
         from transformers import set_seed
 
+        from launcher.worker import checkpoint
+
+        checkpoint.check(context)
         set_seed(context.stage.seed)
     module = importlib.import_module(f"{__name__}.{context.stage.method}")
     method: Callable[[Context, Stop], Finished | None] = module.run

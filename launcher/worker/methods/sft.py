@@ -9,6 +9,6 @@ from launcher.worker.stop import Stop
 
 
 def run(context: Context, stop: Stop) -> Finished | None:
-    from trl import SFTTrainer
+    from launcher.worker.offline.completion import Sft
 
-    return trained(context, stop, SFTTrainer)
+    return trained(context, stop, Sft)

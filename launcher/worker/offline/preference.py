@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_model, save_model
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import DPOTrainer, KTOTrainer
 
 from launcher.errors import UsageError
+from launcher.worker.checkpoint import Committed
 
 _REFERENCE = "reference.safetensors"
 
@@ -30,14 +30,9 @@ class _Following:
             )
         super().__init__(args=args, **options)  # type: ignore[call-arg]
 
-    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
-        # First, so that a checkpoint with a trainer_state.json is a whole one.
+    def save_beside(self: Any, folder: Path) -> None:
         if self.args.sync_ref_model and self.accelerator.is_main_process:
-            folder = Path(self._get_output_dir(trial=trial))
-            folder /= f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            folder.mkdir(parents=True, exist_ok=True)
             save_model(self.accelerator.unwrap_model(self.ref_model), str(folder / _REFERENCE))
-        super()._save_checkpoint(model, trial)  # type: ignore[misc]
 
     def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
@@ -46,7 +41,7 @@ class _Following:
             load_model(reference, Path(checkpoint) / _REFERENCE)
 
 
-class Dpo(_Following, DPOTrainer):
+class Dpo(_Following, Committed, DPOTrainer):
     """TRL's DPOTrainer, whose `sigmoid` loss heeds `label_smoothing` here.
 
     With a share ε of labels taken to be wrong, conservative DPO's loss (Mitchell 2023) of a pair
@@ -63,5 +58,5 @@ class Dpo(_Following, DPOTrainer):
             self.label_smoothing = -share / (1 - 2 * share)
 
 
-class Kto(_Following, KTOTrainer):
+class Kto(_Following, Committed, KTOTrainer):
     """TRL's KTOTrainer."""

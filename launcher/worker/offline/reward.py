@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from trl import RewardTrainer
 
+from launcher.worker.checkpoint import Committed
 
-class Reward(RewardTrainer):
+
+class Reward(Committed, RewardTrainer):
     """`eval_accuracy` counts pairs.
 
     TRL averages the accuracies of batches, where a last batch of one pair weighs as much as a whole

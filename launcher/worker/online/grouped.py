@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_model, save_model
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer, RLOOTrainer
 from trl.models import prepare_deepspeed
 from trl.trainer.callbacks import SyncRefModelCallback
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
 from launcher.errors import UsageError
+from launcher.worker.checkpoint import Committed
 from launcher.worker.online.sampler import EpochSampler
 from launcher.worker.ppo import rollout
 from launcher.worker.rewards.judge import Judge
@@ -111,12 +111,8 @@ class _Grouped:
 
     # Checkpoints
 
-    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
-        # First, so that a checkpoint with a trainer_state.json is a whole one.
-        folder = Path(self._get_output_dir(trial=trial))
-        folder /= f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+    def save_beside(self: Any, folder: Path) -> None:
         if self.args.sync_ref_model and self.accelerator.is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
             save_model(self.accelerator.unwrap_model(self.ref_model), str(folder / _REFERENCE))
         steps_of_rollout = self.args.steps_per_generation * self.num_iterations
         if self._buffered_inputs and self._step % steps_of_rollout:
@@ -126,7 +122,6 @@ class _Grouped:
                 self.accelerator.process_index,
                 self.accelerator.num_processes,
             )
-        super()._save_checkpoint(model, trial)  # type: ignore[misc]
 
     def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
@@ -146,9 +141,9 @@ class _Grouped:
         )
 
 
-class Grpo(_Grouped, GRPOTrainer):
+class Grpo(_Grouped, Committed, GRPOTrainer):
     """TRL's GRPOTrainer."""
 
 
-class Rloo(_Grouped, RLOOTrainer):
+class Rloo(_Grouped, Committed, RLOOTrainer):
     """TRL's RLOOTrainer."""

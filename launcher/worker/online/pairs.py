@@ -7,10 +7,11 @@ from typing import Any
 
 from trl.experimental.online_dpo import OnlineDPOTrainer
 
+from launcher.worker.checkpoint import Committed
 from launcher.worker.rewards.judge import Judge
 
 
-class OnlineDpo(OnlineDPOTrainer):
+class OnlineDpo(Committed, OnlineDPOTrainer):
     """TRL's trainer, with three differences.
 
     Gradients are the mean over a step's micro-batches. TRL's are their sum without DeepSpeed, so

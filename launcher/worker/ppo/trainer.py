@@ -32,7 +32,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     TrainerCallback,
 )
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 from trl.models import prepare_deepspeed
 from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
@@ -45,13 +44,14 @@ from trl.trainer.utils import (
     use_adapter,
 )
 
+from launcher.worker.checkpoint import Committed
 from launcher.worker.online.sampler import EpochSampler
 from launcher.worker.ppo import algorithm, policy, reward, rollout, sampling, value
 from launcher.worker.ppo.config import PPOConfig
 from launcher.worker.ppo.kl import KLController
 
 
-class PPOTrainer(GRPOTrainer):
+class PPOTrainer(Committed, GRPOTrainer):
     """Trains `model` to please `reward_model` without straying far from the reference.
 
     `model`, `ref_model`: causal language models or paths. Without `ref_model` the reference is the
@@ -543,22 +543,19 @@ class PPOTrainer(GRPOTrainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         value.load_value_function(self.value_function, Path(resume_from_checkpoint))
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        # First, so that a checkpoint with a trainer_state.json is a whole one.
-        steps_of_rollout = self.args.steps_per_generation * self.num_iterations
-        unfinished = self._buffered_inputs and self._step % steps_of_rollout != 0
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        folder = Path(self._get_output_dir(trial=trial)) / name
-        if self.args.should_save and not self.args.save_only_model:
+    def save_beside(self, folder: Path) -> None:
+        if self.args.save_only_model:
+            return
+        if self.args.should_save:
             self.kl.save(folder)
-        if unfinished and not self.args.save_only_model:
+        steps_of_rollout = self.args.steps_per_generation * self.num_iterations
+        if self._buffered_inputs and self._step % steps_of_rollout:
             rollout.save_rollout(
                 folder,
-                self._buffered_inputs or [],
+                self._buffered_inputs,
                 self.accelerator.process_index,
                 self.accelerator.num_processes,
             )
-        super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -1,0 +1,178 @@
+"""Checkpoints of every trainer here: written aside and committed, and gone on from when whole.
+
+`Committed` is mixed into each trainer class. Transformers writes a checkpoint in place, takes the
+one with the highest number for the newest, and deletes the others file by file; here it writes into
+a hidden folder, the ranks hash what is there, and rank 0 commits it (`launcher.records.commits`).
+`resume` finds the newest that is whole. Both are collectives: every rank calls them.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import LauncherError
+from launcher.records import checkpoints, commits
+from launcher.records.checkpoints import Commit, File
+from launcher.worker import hashing
+from launcher.worker.context import Context, versions
+from launcher.worker.distributed import told, wait_for_all
+
+KEPT = 2
+"""Committed checkpoints that are kept at least: the newest may turn out to be damaged."""
+_STATE = "trainer_state.json"
+_ARGUMENTS = "training_args.bin"
+
+
+class Committed:
+    """Goes before a `transformers.Trainer`. What a trainer adds to its checkpoints it writes in
+    `save_beside`."""
+
+    _staging: Path | None = None
+    """Where a checkpoint is being written; None: none is."""
+    _kept: int | None = KEPT
+
+    def save_beside(self, folder: Path) -> None:
+        """Write what belongs to the checkpoint in `folder`, and the trainer below does not."""
+
+    def train(self: Any, *given: Any, **options: Any) -> Any:
+        # The trainer below deletes by this number, in place.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        self._kept = max(KEPT, limit) if limit is not None and limit > 0 else None
+        try:
+            return super().train(*given, **options)  # type: ignore[misc]
+        finally:
+            self.args.save_total_limit = limit
+
+    def _get_output_dir(self, trial: Any) -> str:
+        if self._staging is not None:
+            return str(self._staging)
+        return str(super()._get_output_dir(trial))  # type: ignore[misc]
+
+    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial))
+        main = self.accelerator.is_main_process
+        self._staging = Path(told(str(commits.begin(folder)) if main else None))
+        staged = checkpoints.path_of(self._staging, self.state.global_step)
+        try:
+            if main:
+                staged.mkdir()
+            wait_for_all()
+            self.save_beside(staged)
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        finally:
+            self._staging = None
+        if self.state.best_model_checkpoint == str(staged):
+            self.state.best_model_checkpoint = str(folder / staged.name)
+            if self.args.should_save:
+                self.state.save_to_json(str(staged / _STATE))
+        if main:
+            # A pickle of this process's arguments, which nothing reads.
+            (staged / _ARGUMENTS).unlink(missing_ok=True)
+        wait_for_all()
+        written = hashing.hashed(staged)
+        if main:
+            commits.commit(staged, self._commit(written))
+        wait_for_all()
+        if main and self._kept is not None:
+            commits.prune(folder, self._kept, self.state.best_model_checkpoint)
+
+    def _commit(self: Any, written: tuple[File, ...]) -> Commit:
+        zero_stage, offload = _sharding(self.accelerator)
+        return Commit(
+            schema_version=checkpoints.SCHEMA_VERSION,
+            step=self.state.global_step,
+            world=self.accelerator.num_processes,
+            zero_stage=zero_stage,
+            offload=offload,
+            written=time.time(),
+            files=written,
+            trainer=type(self).__name__,
+            versions=versions(),
+        )
+
+    def _load_best_model(self: Any) -> None:
+        best = Path(self.state.best_model_checkpoint)
+        why = hashing.examined(best)
+        if why is not None:
+            raise LauncherError(
+                f"the best checkpoint, {best}, is damaged: {why}",
+                hint="set `load_best_model_at_end: false` to take the last weights instead",
+            )
+        super()._load_best_model()  # type: ignore[misc]
+
+
+def check(context: Context) -> None:
+    """Raises LauncherError where the newest checkpoint is none for the plan in force.
+
+    It reads no more than COMMIT.json, so that this is told before any model is loaded.
+    """
+    there = checkpoints.committed(context.paths.checkpoints)
+    if there:
+        _refuse_unfit(context, there[-1].path)
+
+
+def resume(context: Context) -> str | None:
+    """The newest checkpoint that is whole; None: the training starts at its beginning.
+
+    Those that are newer and damaged are set aside, and what dead writers left is removed. Raises
+    LauncherError, on every rank, where others could have written the checkpoints, and where they
+    are none for the plan in force.
+    """
+    folder = context.paths.checkpoints
+    if context.is_main:
+        commits.tidy(folder)
+    foreign = told(_foreign(context))
+    if foreign is not None:
+        raise LauncherError(
+            f"checkpoints are not loaded from there: {foreign}",
+            hint="make a new run with `launcher submit --new`",
+        )
+    while True:
+        newest = told(next((str(path) for path in reversed(checkpoints.numbered(folder))), None))
+        if newest is None:
+            return None
+        why = hashing.examined(Path(newest))
+        if why is None:
+            break
+        if context.is_main:
+            checkpoints.put_aside(Path(newest), why)
+        wait_for_all()
+    _refuse_unfit(context, Path(newest))
+    if context.is_main:
+        print(f"goes on from {newest}", flush=True)
+    return str(newest)
+
+
+def _refuse_unfit(context: Context, path: Path) -> None:
+    plan = context.stage_plan
+    found = checkpoints.at(path)
+    why = checkpoints.unfit(found, context.world, plan.zero_stage, plan.offload)
+    if why is not None:
+        raise LauncherError(
+            why,
+            hint=f"plan the stage as it was, or move {path.parent} away to train it from its start",
+        )
+
+
+def _foreign(context: Context) -> str | None:
+    """Why what lies in the stage's checkpoints may not be loaded, or None."""
+    within = (context.run.root, context.run.stages, context.paths.root, context.paths.checkpoints)
+    if not context.paths.checkpoints.exists():
+        return None
+    return next((why for why in map(checkpoints.foreign, within) if why is not None), None)
+
+
+def _sharding(accelerator: Any) -> tuple[int, str]:
+    """ZeRO stage and offload of this training, in the plan's words."""
+    plugin = accelerator.state.deepspeed_plugin
+    if plugin is None:
+        return 0, "none"
+    zero = plugin.deepspeed_config["zero_optimization"]
+
+    def offloads(what: str) -> bool:
+        return (zero.get(what) or {}).get("device", "none") != "none"
+
+    offload = "all" if offloads("offload_param") else "optimizer"
+    return plugin.zero_stage, offload if offloads("offload_optimizer") else "none"
