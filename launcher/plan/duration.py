@@ -16,7 +16,8 @@ STARTUP_S = 90.0
 SERVER_STARTUP_S = 120.0
 """Until a vLLM server answers: it loads, compiles, captures its graphs; then training begins."""
 KEPT = 2
-"""Checkpoints that the worker leaves (`save_total_limit`), where the recipe does not say."""
+"""Committed checkpoints that the worker leaves at least, since the newest may turn out to be
+damaged; and where the recipe does not say (`save_total_limit`)."""
 FAILURE_FREE_S = 1000 * 3600.0
 """Between two failures of a node. Llama 3's training had one in 6,000 hours (arXiv:2407.21783,
 section 3.3.4); smaller sites look after their nodes less."""
@@ -88,15 +89,17 @@ def _saves(
     model, states = _checkpoint(work, settings)
     nodes = max(1, settings.processes // settings.processes_per_node)
     seconds = model / speed.storage + states / (speed.storage * nodes)
-    limit = train.get("save_total_limit", KEPT)
+    left = kept(train.get("save_total_limit", KEPT))
+    # The best is kept too, and one is being written.
+    there = (left or KEPT) + bool(train.get("load_best_model_at_end")) + 1
     if strategy != "steps":
-        return Saves(round(model + states), seconds, None, (limit or KEPT) + 1)
+        return Saves(round(model + states), seconds, None, there)
     stated = train.get("save_steps")
     if stated:
         steps = int(stated) if stated >= 1 else math.ceil(stated * work.steps)
     elif train.get("load_best_model_at_end"):
         # Then it has to be a multiple of the evaluations' interval: left to transformers.
-        return Saves(round(model + states), seconds, None, (limit or KEPT) + 1)
+        return Saves(round(model + states), seconds, None, there)
     else:
         between = PREEMPTED_S if preemptible else FAILURE_FREE_S / nodes
         interval = math.sqrt(2 * seconds * between)
@@ -105,7 +108,12 @@ def _saves(
         steps = min(_round(interval / max(step.seconds, 1e-6)), work.steps)
     # The last step is always saved.
     count = math.ceil(work.steps / steps)
-    return Saves(round(model + states), seconds, steps, min(limit + 1, count) if limit else count)
+    return Saves(round(model + states), seconds, steps, min(there, count) if left else count)
+
+
+def kept(limit: int | None) -> int | None:
+    """How many committed checkpoints the worker leaves under a `save_total_limit`; None: all."""
+    return max(KEPT, limit) if limit is not None and limit > 0 else None
 
 
 def _checkpoint(work: Work, settings: Settings) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from launcher.plan.duration import KEPT
 from launcher.recipe.fields import fields
 from launcher.recipe.methods import METHODS
 from launcher.recipe.rewards import rewards_of
@@ -24,7 +25,7 @@ def of_stage(
     plan's on how a step is cut."""
     values: dict[str, Any] = {
         "logging_steps": 1,
-        "save_total_limit": 2,
+        "save_total_limit": KEPT,
         **stage.train,
         "per_device_train_batch_size": micro_batch,
         "per_device_eval_batch_size": micro_batch,

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import LauncherError
+from launcher.plan.duration import KEPT, kept
 from launcher.records import checkpoints, commits
 from launcher.records.checkpoints import Commit, File
 from launcher.worker import hashing
 from launcher.worker.context import Context, versions
 from launcher.worker.distributed import told, wait_for_all
 
-KEPT = 2
-"""Committed checkpoints that are kept at least: the newest may turn out to be damaged."""
 _STATE = "trainer_state.json"
 _ARGUMENTS = "training_args.bin"
 
@@ -39,7 +38,7 @@ class Committed:
     def train(self: Any, *given: Any, **options: Any) -> Any:
         # The trainer below deletes by this number, in place.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
-        self._kept = max(KEPT, limit) if limit is not None and limit > 0 else None
+        self._kept = kept(limit)
         try:
             return super().train(*given, **options)  # type: ignore[misc]
         finally:
