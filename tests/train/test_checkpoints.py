@@ -15,7 +15,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from launcher.errors import LauncherError
 from launcher.records import checkpoints
 from launcher.records.paths import RunPaths
-from launcher.worker import models
+from launcher.run import folder
+from launcher.worker import methods, models
+from launcher.worker.context import Context
+from launcher.worker.stop import Stop
 from tests.train.attempts import Fault, attempts, run
 from tests.train.offline import prepare, trained
 from tests.train.online import ROOT, Trained, train
@@ -176,8 +179,11 @@ def test_a_checkpoint_of_another_plan_is_refused_before_a_model_is_loaded(
     (before,) = (stopped / "runs").glob("*/stages/sft/checkpoints")
     shutil.copytree(before, made.paths.checkpoints, dirs_exist_ok=True)
     monkeypatch.setattr(models, "causal", lambda *_: pytest.fail("a model was loaded"))
+    plan = folder.load_plan(made.run)
+    world = plan.stage("sft").allocation.processes
+    context = Context(made.run, plan, plan.stage("sft"), "token", "1", 0, world, 0, 0.0)
     with pytest.raises(LauncherError, match=why):
-        train(made)
+        methods.run(context, Stop())
 
 
 # The best
@@ -193,7 +199,9 @@ def test_the_best_checkpoint_is_kept_by_its_name_and_loaded_when_it_is_whole(
         "train.eval_strategy=steps",
         "train.eval_steps=2",
         "train.load_best_model_at_end=true",
-        "train.learning_rate=0.5",  # it only gets worse
+        # The loss falls, so that the first is the best by this.
+        "train.metric_for_best_model=eval_loss",
+        "train.greater_is_better=true",
     )
     made = prepare(tmp_path, "sft", *asked)
     assert not train(made, stop_after=8)
