@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import suppress
 from typing import Any
 
 from transformers import TrainerCallback
@@ -128,8 +127,12 @@ def fit(context: Context, trainer: Any) -> Finished | None:
         trainer.on_phase = context.measure
     client.bound(trainer)
     began = time.time()
-    with suppress(_AtItsEnd):
+    try:
         trainer.train(resume_from_checkpoint=checkpoint.resume(context))
+    except _AtItsEnd:
+        if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
+            # What comes after the last step in there.
+            trainer._load_best_model()
     if trainer.state.global_step < trainer.state.max_steps:
         return None
     trained = time.time()

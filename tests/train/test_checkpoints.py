@@ -26,7 +26,6 @@ from tests.train.tiny_models import BASE
 
 KILLED = -signal.SIGKILL
 STOPPED = 85
-EVALUATED = ROOT / "recipes" / "tiny" / "data" / "sft.jsonl"
 # Dropout, so that the random state of every rank shows in the weights.
 DROPS = ("peft.r=4", "peft.dropout=0.3")
 TWO = ("resources.gpus=2", "resources.micro_batch=2", "global_batch=8")
@@ -192,8 +191,11 @@ def test_a_checkpoint_of_another_plan_is_refused_before_a_model_is_loaded(
 def test_the_best_checkpoint_is_kept_by_its_name_and_loaded_when_it_is_whole(
     tmp_path: Path,
 ) -> None:
+    rows = (ROOT / "recipes" / "tiny" / "data" / "sft.jsonl").read_text().splitlines()[:8]
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text("\n".join(rows))
     asked = (
-        f"data.eval_path={EVALUATED}",
+        f"data.eval_path={held_out}",
         "train.max_steps=10",
         "train.save_steps=2",
         "train.eval_strategy=steps",
@@ -213,7 +215,8 @@ def test_the_best_checkpoint_is_kept_by_its_name_and_loaded_when_it_is_whole(
     with pytest.raises(LauncherError, match=r"best checkpoint.*model.safetensors is not what"):
         train(made)
     flip(best / "model.safetensors")
-    assert train(made)
+    # It has done its last step; what comes after that is not lost.
+    assert steps(made)[-1] == 10 and train(made)
     assert made.weights == (best / "model.safetensors").read_bytes()
 
 
