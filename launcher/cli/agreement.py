@@ -19,7 +19,7 @@ def check(recipe: Recipe) -> None:
 
     Read are folders, and the hub's cache on this machine; nothing is downloaded.
     """
-    from launcher.models.find import hub_cache
+    from launcher.models.cache import hub_cache
     from launcher.models.tokenizer import tokenizer_of
     from launcher.plan.agreement import findings
     from launcher.recipe.paths import first_row

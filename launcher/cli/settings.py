@@ -61,7 +61,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 def places(stated: Mapping[str, Mapping[str, Any]]) -> Places:
     """Where the shapes of models are looked for; `stated` is what the recipe says of them."""
-    from launcher.models.find import Places, hub_cache
+    from launcher.models.cache import hub_cache
+    from launcher.models.find import Places
     from launcher.models.hub import hub_of
 
     home = Path.home()

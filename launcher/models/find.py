@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import UsageError
+from launcher.models.cache import snapshot
 from launcher.models.hub import Hub, download
 from launcher.models.read import read_shape
 from launcher.models.table import known, names
@@ -41,16 +42,6 @@ def shape_of(reference: str, places: Places | None = None) -> ModelShape:
     Raises UsageError where the shape is in none of the places: it is never guessed from the name.
     """
     return _Search(places or Places()).shape(reference, follow=True)
-
-
-def hub_cache(environment: Mapping[str, str], home: Path) -> Path:
-    """The root of the hub's cache as the environment sets it (huggingface_hub's own rules)."""
-    if path := environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(path)
-    if path := environment.get("HF_HOME"):
-        return Path(path) / "hub"
-    base = environment.get("XDG_CACHE_HOME")
-    return (Path(base) if base else home / ".cache") / "huggingface" / "hub"
 
 
 class _Search:
@@ -121,21 +112,6 @@ def _unknown(reference: str, asked: str, hint: str | None = None) -> UsageError:
 def _base(adapter: Mapping[str, Any]) -> str | None:
     base = adapter.get("base_model_name_or_path")
     return base if isinstance(base, str) and base else None
-
-
-def snapshot(reference: str, cache: Path) -> Path | None:
-    """The folder of the newest known revision in the cache, if it has a config."""
-    repository = cache / ("models--" + reference.replace("/", "--"))
-    snapshots = repository / "snapshots"
-    try:
-        revision = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
-        folders = [snapshots / revision]
-    except OSError:
-        folders = sorted(snapshots.iterdir()) if snapshots.is_dir() else []
-    for folder in folders:
-        if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
-            return folder
-    return None
 
 
 def _load(path: Path) -> Mapping[str, Any]:

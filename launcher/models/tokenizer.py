@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.models.find import snapshot
+from launcher.models.cache import snapshot
 from launcher.models.types import Tokenizer
 
 _PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")

@@ -34,10 +34,10 @@ LAW: dict[str, set[str]] = {
         "launcher.plan.types", "launcher.cluster.types", "launcher.cluster.gpu_types",
         "launcher.cluster.availability",
     },
-    "run": {"launcher.plan", "launcher.records", "launcher.scheduler"},
+    "run": {"launcher.plan", "launcher.records", "launcher.scheduler", "launcher.models.cache"},
     "worker": {
         "launcher.recipe", "launcher.plan", "launcher.records", "launcher.memory",
-        "launcher.models.read", "launcher.report.evaluation",
+        "launcher.models.read", "launcher.models.cache", "launcher.report.evaluation",
     },
     "report": {"launcher.records", "launcher.plan.types"},
     "cli": {

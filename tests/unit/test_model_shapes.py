@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from launcher.errors import UsageError
+from launcher.models.cache import hub_cache
 from launcher.models.config import config_of
-from launcher.models.find import Places, hub_cache, shape_of
+from launcher.models.find import Places, shape_of
 from launcher.models.read import read_shape
 from launcher.models.table import rows, table
 

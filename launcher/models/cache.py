@@ -1,0 +1,83 @@
+"""The hub's cache on this machine: where it is, and what it has of a model or data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["model", "data"]
+
+_FOLDERS: Mapping[Kind, str] = {"model": "models--", "data": "datasets--"}
+
+
+def hub_cache(environment: Mapping[str, str], home: Path) -> Path:
+    """The root of the hub's cache as the environment sets it (huggingface_hub's own rules)."""
+    if path := environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(path)
+    return _root(environment, home) / "hub"
+
+
+def data_cache(environment: Mapping[str, str], home: Path) -> Path:
+    """Where `datasets` keeps what it has read from the hub, by its own rules."""
+    if path := environment.get("HF_DATASETS_CACHE"):
+        return Path(path)
+    return _root(environment, home) / "datasets"
+
+
+def _root(environment: Mapping[str, str], home: Path) -> Path:
+    if path := environment.get("HF_HOME"):
+        return Path(path)
+    base = environment.get("XDG_CACHE_HOME")
+    return (Path(base) if base else home / ".cache") / "huggingface"
+
+
+def commit(reference: str, cache: Path, kind: Kind = "model") -> str | None:
+    """The revision that the cache has for `main`; None where it has none."""
+    try:
+        text = (_repository(reference, cache, kind) / "refs" / "main").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text.strip() or None
+
+
+def snapshot(reference: str, cache: Path) -> Path | None:
+    """The folder of the newest known revision of a model in the cache, if it has a config."""
+    snapshots = _repository(reference, cache, "model") / "snapshots"
+    revision = commit(reference, cache)
+    if revision is not None:
+        folders = [snapshots / revision]
+    else:
+        folders = sorted(snapshots.iterdir()) if snapshots.is_dir() else []
+    for folder in folders:
+        if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
+            return folder
+    return None
+
+
+def holds(reference: str, cache: Path, *, weights: bool) -> bool:
+    """Whether the cache has what loads the model: with `weights` its config and every file of its
+    weights in safetensors, else its tokenizer."""
+    revision = commit(reference, cache)
+    if revision is None:
+        return False
+    folder = _repository(reference, cache, "model") / "snapshots" / revision
+    if not weights:
+        return (folder / "tokenizer_config.json").is_file()
+    if (folder / "adapter_config.json").is_file():
+        return (folder / "adapter_model.safetensors").is_file()
+    if not (folder / "config.json").is_file():
+        return False
+    try:
+        index = json.loads((folder / "model.safetensors.index.json").read_bytes())
+        parts = {str(part) for part in index["weight_map"].values()}
+    except FileNotFoundError:
+        return any(folder.glob("*.safetensors"))
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return False
+    return all((folder / part).is_file() for part in parts)
+
+
+def _repository(reference: str, cache: Path, kind: Kind) -> Path:
+    return cache / (_FOLDERS[kind] + reference.replace("/", "--"))
