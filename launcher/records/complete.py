@@ -42,6 +42,8 @@ class Complete:
     versions: Mapping[str, str] = field(default_factory=dict)
     upstream: Mapping[str, str] = field(default_factory=dict)
     """Stage that was built on → SHA-256 of its COMPLETE.json."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """See `launcher.records.inputs`: what it was made from → digest."""
 
 
 def digest(path: Path) -> str:

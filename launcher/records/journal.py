@@ -9,8 +9,9 @@ from typing import Literal
 
 from launcher.records import files
 
-Kind = Literal["created", "intent", "submitted", "cancelled", "resumed"]
-"""`cancelled` and `resumed` without a stage are the whole run's."""
+Kind = Literal["created", "intent", "submitted", "cancelled", "resumed", "accepted"]
+"""`cancelled` and `resumed` without a stage are the whole run's; so is `accepted`: what a stage is
+made from may differ from what it began with."""
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,11 @@ class StagePaths:
         return self.root / "pairs.json"
 
     @property
+    def inputs(self) -> Path:
+        """What the stage was made from, by hash."""
+        return self.root / "inputs.json"
+
+    @property
     def complete(self) -> Path:
         return self.root / "COMPLETE.json"
 

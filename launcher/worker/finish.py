@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.records import complete
+from launcher.records import complete, inputs
 from launcher.worker.context import Context, versions
 
 
@@ -39,5 +39,6 @@ class Finished:
                 seconds=self.seconds,
                 versions=versions(),
                 upstream=upstream,
+                inputs=inputs.digests(context.paths),
             ),
         )
