@@ -78,6 +78,16 @@ def claim(path: Path, data: bytes) -> bool:
     return True
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to the file at `path` (0600), which is no link. Raises OSError."""
+    how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    descriptor = os.open(path, how, PRIVATE_FILE)
+    try:
+        os.write(descriptor, (line + "\n").encode())
+    finally:
+        os.close(descriptor)
+
+
 def encode(value: Any) -> bytes:
     """`value` (a dataclass or plain data) as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"

@@ -234,7 +234,7 @@ def _cancel_local(run: RunPaths, plan: Plan) -> list[str]:
 @contextmanager
 def _only_one(run: RunPaths) -> Iterator[None]:
     """One acting command a run at a time; a lock that its holder's death gives back."""
-    descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, files.PRIVATE_FILE)
+    descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, files.PRIVATE_FILE)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX)
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
 import uuid
@@ -16,7 +17,7 @@ from launcher.plan.document import plan_from_json, plan_to_json
 from launcher.plan.runnable import check_runnable
 from launcher.plan.types import Plan
 from launcher.plan.user_files import user_files
-from launcher.records import files, journal
+from launcher.records import files, journal, ownership
 from launcher.records.paths import RunPaths
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -42,7 +43,7 @@ def create(
             hint="choose a --runs folder without percent signs, backslashes, colons and"
             " control characters",
         )
-    files.private_folder(root)
+    _own(root)
     base = f"{plan.name}-{plan.identity[:8]}"
     known = sorted(_namesakes(root, base), key=_ordinal)
     if known and not new:
@@ -102,6 +103,9 @@ def every(runs: Path) -> list[RunPaths]:
 
 def load_plan(run: RunPaths) -> Plan:
     """The plan that the run was made from. Raises LauncherError."""
+    why = ownership.planted(run)
+    if why is not None:
+        raise UsageError(f"this run is not believed: {why}", hint=ownership.way_out(run.root))
     try:
         return plan_from_json(run.plan.read_text())
     except OSError as error:
@@ -115,6 +119,16 @@ def _namesakes(root: Path, base: str) -> Iterator[Path]:
             yield path
 
 
+def _own(root: Path) -> None:
+    """Make the folder of the runs. Raises UsageError where others could write to it."""
+    files.private_folder(root)
+    why = ownership.distrust(root)
+    if why is not None:
+        raise UsageError(
+            f"no runs are made where others may write: {why}", hint=ownership.way_out(root)
+        )
+
+
 def _ordinal(path: Path) -> int:
     """1 for `name-hash`, N for `name-hash-N`."""
     last = path.name.rsplit("-", 1)[-1]
@@ -124,10 +138,17 @@ def _ordinal(path: Path) -> int:
 def _prepare(root: Path, plan: Plan, recipe: Mapping[str, Any]) -> Path:
     aside = files.private_folder(root / f".new-{uuid.uuid4().hex}")
     run = RunPaths(aside)
-    files.replace(run.recipe, yaml.safe_dump(dict(recipe), sort_keys=False).encode())
-    files.replace(run.plan, plan_to_json(plan).encode())
-    _snapshot(run, plan)
-    journal.append(run.journal, journal.Event("created", time.time()))
+    try:
+        files.replace(run.recipe, yaml.safe_dump(dict(recipe), sort_keys=False).encode())
+        files.replace(run.plan, plan_to_json(plan).encode())
+        _snapshot(run, plan)
+        journal.append(run.journal, journal.Event("created", time.time()))
+    except BaseException as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        if isinstance(error, shutil.Error):
+            # It names every file that could not be copied; the first tells why.
+            raise OSError(errno.EIO, error.args[0][0][2], str(root)) from error
+        raise
     return aside
 
 
