@@ -14,11 +14,12 @@ from launcher.cli import output, settings
 @settings.json_option
 def command(run: str | None, wait: bool, runs: Path, as_json: bool) -> None:
     """Go on with RUN (the newest without a name) where it stopped; what is complete stays."""
-    from launcher.cli import follow
+    from launcher.cli import assets, follow
     from launcher.run import act, folder
 
     found = folder.find(runs, run)
     plan = folder.load_plan(found)
+    assets.bring(plan)
     done = act.submit(found, plan, resume=True)
     follow.announce(found, done, as_json=as_json, made=False)
     if wait:

@@ -56,12 +56,13 @@ def command(
     if dry_run:
         plan_text.show(prepared.plan, runs, show_sbatch=show_sbatch, explain=False, as_json=as_json)
         return
-    from launcher.cli import follow
+    from launcher.cli import assets, follow
     from launcher.run import act, folder
 
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
         output.note(plan_text.render(prepared.plan))
         click.confirm("\nSubmit?", default=True, abort=True, err=True)
+    assets.bring(prepared.plan)
     run, made = folder.create(runs, prepared.plan, prepared.recipe, new=new)
     plan = folder.load_plan(run)
     done = act.submit(run, plan)

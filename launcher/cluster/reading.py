@@ -27,6 +27,8 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _BOOL = {"true": True, "false": False}
 # What may stand in an sbatch option, in `--gres` and in a variable's name.
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+# `--constraint` has operators and counts.
+_CONSTRAINT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+&|*(),:@!\[\]=-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SPEEDS = ("tflops_half", "tflops_single", "bandwidth_gbs", "pcie_gbs", "attainable_mfu")
 _UNKNOWN_MEMORY = """\
@@ -201,6 +203,17 @@ def _contradictions(cluster: Cluster) -> Iterator[tuple[str, str]]:
         value = getattr(cluster, word)
         if value is not None and not _WORD.fullmatch(value):
             yield word, f"{value!r} is not a name that Slurm takes"
+    if cluster.constraint is not None and not _CONSTRAINT.fullmatch(cluster.constraint):
+        yield "constraint", f"{cluster.constraint!r} is not a constraint that Slurm takes"
+    lines = {f"setup[{index}]": line for index, line in enumerate(cluster.setup)}
+    lines |= {f"env.{name}": value for name, value in cluster.env.items()}
+    for word in ("python", "scratch", "secrets", "ledger"):
+        lines[word] = getattr(cluster, word) or ""
+    for key, line in lines.items():
+        if any(not character.isprintable() and character != "\t" for character in line):
+            yield key, "has a control character; take it out"
+    if cluster.secrets is not None and not cluster.secrets.startswith(("/", "~/")):
+        yield "secrets", "an absolute path is needed, or one that begins with ~/"
     if cluster.ledger is not None and not cluster.ledger.startswith("/"):
         yield "ledger", "an absolute path is needed: jobs and commands start in different folders"
     if not cluster.partitions:
@@ -233,6 +246,10 @@ def _contradictions(cluster: Cluster) -> Iterator[tuple[str, str]]:
     seen: set[str] = set()
     for index, part in enumerate(cluster.partitions):
         key = f"partitions[{index}]"
+        for word in ("account", "qos"):
+            value = getattr(part, word)
+            if value is not None and not _WORD.fullmatch(value):
+                yield f"{key}.{word}", f"{value!r} is not a name that Slurm takes"
         if part.name in seen:
             yield f"{key}.name", f"{part.name!r} is given twice"
         seen.add(part.name)

@@ -94,6 +94,9 @@ class Cluster:
     is (`launcher.plan.speed`)."""
     storage_gbs: float = 1.0
     """GB/s (10**9 bytes) that one node writes to the runs' file system."""
+    secrets: str | None = None
+    """A file of tokens (`NAME=VALUE` lines, 0600) that jobs read on the node; may begin with `~`;
+    None: `~/.config/launcher/secrets.env`, where there is one."""
     ledger: str | None = None
     """A folder where everybody's runs leave what they measured, for everybody's plans."""
 

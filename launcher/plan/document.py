@@ -90,7 +90,8 @@ def _problems(plan: Plan) -> Iterator[str]:
 def _cluster_lines(plan: Plan) -> Iterator[str]:
     cluster = plan.cluster
     texts = [cluster.name, cluster.account, cluster.qos, cluster.constraint, cluster.reservation]
-    texts += [cluster.python, cluster.scratch, cluster.ledger, *cluster.gpus, *cluster.setup]
+    texts += [cluster.python, cluster.scratch, cluster.ledger, cluster.secrets]
+    texts += [*cluster.gpus, *cluster.setup, *cluster.env, *cluster.env.values()]
     for partition in cluster.partitions:
         texts += [partition.name, partition.account, partition.qos]
     for text in texts:

@@ -20,12 +20,22 @@ _SECRET = re.compile(r"(?i).*(TOKEN|API_?KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?
 
 def refusal(name: str) -> str | None:
     """Why a recipe may not set the variable `name`; None: it may."""
+    if is_secret(name):
+        return "a recipe is no place for a secret; log in on the cluster (`hf auth login`)"
+    return reserved(name)
+
+
+def reserved(name: str) -> str | None:
+    """Why nobody but the cluster profile may set the variable `name`; None: others may."""
     if not _NAME.fullmatch(name):
         return "a variable's name is letters, digits and _, and does not start with a digit"
     if _CODE.fullmatch(name.upper()):
         return "it changes what code runs; put it into the cluster profile's `setup`"
     if _OWNED.fullmatch(name.upper()):
         return "the launcher and Slurm set it for each task"
-    if _SECRET.fullmatch(name):
-        return "a recipe is no place for a secret; log in on the cluster (`hf auth login`)"
     return None
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable of this name holds a secret, as far as names tell."""
+    return _NAME.fullmatch(name) is not None and _SECRET.fullmatch(name) is not None

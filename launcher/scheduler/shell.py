@@ -52,14 +52,18 @@ def run(argv: Sequence[str], timeout: float = 30, *, both: bool = False) -> str:
     return done.stdout + done.stderr if both else done.stdout
 
 
-def converse(argv: Sequence[str], text: str) -> str:
+def converse(argv: Sequence[str], text: str, environment: Mapping[str, str] | None = None) -> str:
     """What `argv` prints on standard output when given `text` on standard input.
+
+    It runs in the root folder: Python would import what lies where the user stands.
 
     Raises LauncherError where the program is missing, CommandFailed where it ends with an error:
     the last that it named.
     """
     try:
-        done = subprocess.run(argv, input=text, capture_output=True, text=True)
+        done = subprocess.run(
+            argv, input=text, capture_output=True, text=True, cwd="/", env=environment
+        )
     except OSError as error:
         raise LauncherError(f"{argv[0]} cannot be started: {error.strerror}") from error
     if done.returncode != 0:
@@ -102,9 +106,10 @@ def said(words: str, name: str = "") -> str:
 def detach(argv: Sequence[str], log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start `argv` in a session of its own, so that it outlives the terminal.
 
-    Its output is appended to `log`.
+    Its output is appended to `log`, and it runs in the folder of that: Python would import what
+    lies where the user stands.
     """
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     try:
         return subprocess.Popen(
             argv,
@@ -112,6 +117,7 @@ def detach(argv: Sequence[str], log: Path, env: Mapping[str, str]) -> subprocess
             stdout=descriptor,
             stderr=descriptor,
             env=dict(env),
+            cwd=log.parent,
             start_new_session=True,
         )
     finally:

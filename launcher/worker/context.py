@@ -14,6 +14,7 @@ from launcher.plan.types import Plan, StagePlan
 from launcher.recipe.types import Stage, stage_of
 from launcher.records import progress
 from launcher.records.paths import RunPaths, StagePaths
+from launcher.worker import streams
 from launcher.worker.measure import Meter
 
 VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets")
@@ -122,7 +123,7 @@ class Context:
                 loss=loss,
                 reward=reward,
             )
-            progress.write(self.paths, now)
+            streams.forgive("progress.json", lambda: progress.write(self.paths, now))
 
 
 def versions() -> dict[str, str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from typing import Any
 
 from transformers import TrainerCallback
 
 from launcher.records import files
-from launcher.worker import checkpoint, export, quantize
+from launcher.worker import checkpoint, export, quantize, streams
 from launcher.worker.context import Context
 from launcher.worker.finish import Finished
 from launcher.worker.measure import Meter, watch_tokens
@@ -50,11 +49,8 @@ class _Report(TrainerCallback):
         figures = (f"{k} {v:.4g}" for k, v in logs.items() if isinstance(v, int | float))
         print(f"step {state.global_step}/{state.max_steps}: {', '.join(figures)}", flush=True)
         line = json.dumps({"step": state.global_step, "time": time.time(), **logs})
-        descriptor = os.open(
-            self._context.paths.metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND, files.PRIVATE_FILE
-        )
-        with os.fdopen(descriptor, "a") as handle:
-            handle.write(line + "\n")
+        path = self._context.paths.metrics
+        streams.forgive(path.name, lambda: files.append_line(path, line))
 
 
 class _StopAtStep(TrainerCallback):

@@ -15,6 +15,7 @@ from typing import Any
 
 from launcher.records import files, measurement
 from launcher.records.measurement import STEP, Measurement, PhaseMeasurement
+from launcher.worker import streams
 
 # Between two writings of what was measured so far, for when this process is killed.
 WRITE_EVERY_S = 30.0
@@ -65,7 +66,7 @@ class Meter:
         if phase == "save":
             # Models are merged and written in host memory: what ends the process there, for want of
             # it or of time, shall not take with it what was measured.
-            self.write()
+            streams.forgive("what was measured", self.write)
 
     def step_begins(self) -> None:
         self.enter("update")
@@ -83,7 +84,7 @@ class Meter:
         self._reset()
         self._phase = then
         if self._began - self._written >= WRITE_EVERY_S:
-            self.write()
+            streams.forgive("what was measured", self.write)
 
     def saw(self, tokens: int) -> None:
         """A forward pass with gradients over so many tokens."""

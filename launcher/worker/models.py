@@ -12,6 +12,9 @@ from launcher.recipe.types import Peft, Stage
 from launcher.worker import quantize
 from launcher.worker.context import Context
 
+SAFE: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+"""No pickle is read, and no code that lies beside a model runs."""
+
 
 def tokenizer(context: Context) -> Any:
     """The stage's tokenizer, with a padding token that is not the end of a sequence.
@@ -109,7 +112,7 @@ def load_causal(folder: str, dtype: Any, **chosen: Any) -> Any:
 
     if _is_classifier(folder):
         raise UsageError(f"{folder} is a reward model, where a policy is needed")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **chosen)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **SAFE, **chosen)
     if getattr(model.config, "output_router_logits", False):
         # SFT leaves it on in what it saves, and no such mixture of experts can generate: the load
         # of the experts would be balanced over a mask of another length. Trainers ask for it.
@@ -172,7 +175,7 @@ def _classifier(folder: str, dtype: Any, pad: int, **chosen: Any) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=1, dtype=dtype, **chosen
+        folder, num_labels=1, dtype=dtype, **SAFE, **chosen
     )
     model.config.pad_token_id = pad
     return model

@@ -23,8 +23,9 @@ from launcher.plan.observe import observe
 from launcher.plan.types import Plan
 from launcher.recipe.types import Stage
 from launcher.records import attempts, complete, files, journal, ledger, measurement, serving
+from launcher.records.failures import FailureClass
 from launcher.records.paths import RunPaths, StagePaths
-from launcher.worker import measure, orphan, scratch
+from launcher.worker import measure, network, orphan, scratch, secrets, trust
 from launcher.worker.outcome import FAILED, STOPPED, SUPERSEDED, USER_ERROR
 from launcher.worker.signals import Signals
 from launcher.worker.stop import STOP_SIGNALS
@@ -158,6 +159,7 @@ class _Refusal:
     outcome: attempts.Outcome
     exit_code: int
     failure: attempts.Failure | None = None
+    failed: FailureClass | None = None
 
 
 def _refusal(paths: RunPaths, plan: Plan, stage: str, token: str) -> _Refusal | None:
@@ -173,6 +175,11 @@ def _refusal(paths: RunPaths, plan: Plan, stage: str, token: str) -> _Refusal | 
         words = f"{error.message}; {error.hint}" if error.hint else error.message
         failure = attempts.Failure(rank=0, message=words, traceback="", kind="user")
         return _Refusal("error", USER_ERROR, failure)
+    distrusted = trust.refusal(paths, plan, stage)
+    if distrusted is not None:
+        failed, words = distrusted
+        failure = attempts.Failure(rank=0, message=words, traceback="", kind="user")
+        return _Refusal("error", USER_ERROR, failure, failed)
     without = serve.missing(plan.stage(stage), platform.node())
     if without is not None:
         failure = attempts.Failure(rank=0, message=without, traceback="", kind="user")
@@ -196,8 +203,10 @@ def environment(plan: Plan, stage: str) -> Mapping[str, str]:
         # Bars that rewrite their line make a log file unreadable; progress has a file of its own.
         "TQDM_DISABLE": "1",
         "TRL_EXPERIMENTAL_SILENCE": "1",
+        **network.variables(os.environ),
         **_allocator(plan, planned.stage),
         **{name: value for name, value in scratched.items() if name not in theirs},
+        **secrets.variables(plan.cluster.secrets),
     }
 
 

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from launcher.errors import LauncherError
 from launcher.records import attempts, files, measurement
-from launcher.worker import gate, measure, orphan, program
+from launcher.worker import gate, measure, orphan, program, secrets, streams
 from launcher.worker.context import Context, versions
 from launcher.worker.finish import Finished
 from launcher.worker.outcome import FAILED, STOPPED, USER_ERROR
@@ -27,6 +27,7 @@ from launcher.worker.stop import Stop
 
 def main(run: str, stage: str, token: str, job_id: str) -> int:
     os.umask(0o077)
+    streams.guard()
     orphan.die_with_supervisor()
     context = Context.of(run, stage, token, job_id)
     stop = Stop()
@@ -89,11 +90,10 @@ def _close(
 
 
 def _leave(path: Path, rank: int, message: str, kind: attempts.Blame) -> None:
+    hide = secrets.hider(os.environ)
+    words = hide(traceback.format_exc())
     files.private_folder(path.parent)
-    files.write_json(
-        path,
-        attempts.Failure(rank=rank, message=message, traceback=traceback.format_exc(), kind=kind),
-    )
+    files.write_json(path, attempts.Failure(rank, hide(message), traceback=words, kind=kind))
 
 
 def _exit(code: int) -> NoReturn:
