@@ -9,6 +9,9 @@ LauncherError            1  operational
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Mapping
+
 
 class LauncherError(Exception):
     """One sentence, its place where there is one, and the way out."""
@@ -35,3 +38,13 @@ class SchedulerUnavailable(LauncherError):
 
 class StageFailed(LauncherError):
     exit_code = 5
+
+
+DISK: Mapping[int, str] = {
+    errno.ENOSPC: "make room on that disk; the same command then goes on",
+    errno.EDQUOT: "your quota there is used up: remove what is not needed, then the same command"
+    " goes on",
+    errno.EROFS: "the file system takes no writes; choose another folder with --runs, or wait",
+    errno.ESTALE: "the file server lost that folder for a moment; the same command goes on",
+}
+"""What to do about an OSError of a disk, by its number."""

@@ -13,7 +13,7 @@ import click
 
 from launcher import __version__
 from launcher.cli import output
-from launcher.errors import LauncherError
+from launcher.errors import DISK, LauncherError
 
 # Verb → what `launcher --help` says of it.
 VERBS = {
@@ -107,6 +107,7 @@ def main() -> NoReturn:
         code = 0
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        output.error(LauncherError(f"{place}{error.strerror or error}"))
+        hint = DISK.get(error.errno or 0)
+        output.error(LauncherError(f"{place}{error.strerror or error}", hint=hint))
         code = LauncherError.exit_code
     sys.exit(code)

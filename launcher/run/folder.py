@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import time
 import uuid
@@ -143,22 +142,39 @@ def _prepare(root: Path, plan: Plan, recipe: Mapping[str, Any]) -> Path:
         files.replace(run.plan, plan_to_json(plan).encode())
         _snapshot(run, plan)
         journal.append(run.journal, journal.Event("created", time.time()))
-    except BaseException as error:
+    except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
-        if isinstance(error, shutil.Error):
-            # It names every file that could not be copied; the first tells why.
-            raise OSError(errno.EIO, error.args[0][0][2], str(root)) from error
         raise
     return aside
 
 
-def _snapshot(run: RunPaths, plan: Plan) -> None:
-    """Copy this package and the user's own files: a queued chain runs what was submitted."""
+class _NotCopied(Exception):
+    """What `copytree` does not gather and go on from: its cause is the OSError."""
+
+
+def _copy(source: str, target: str) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise _NotCopied from error
+
+
+def _copy_package(run: RunPaths) -> None:
     shutil.copytree(
         _PACKAGE,
         files.private_folder(run.code) / _PACKAGE.name,
+        copy_function=_copy,
         ignore=shutil.ignore_patterns("__pycache__", "share"),
     )
+
+
+def _snapshot(run: RunPaths, plan: Plan) -> None:
+    """Copy this package and the user's own files: a queued chain runs what was submitted."""
+    try:
+        _copy_package(run)
+    except _NotCopied as error:
+        assert error.__cause__ is not None
+        raise error.__cause__ from None
     for path in user_files(plan):
         copy = run.user_file(path)
         copy.parent.mkdir(parents=True, exist_ok=True)
