@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -24,8 +25,8 @@ def data(kind: str, value: Any) -> None:
 
 
 def text(words: str) -> None:
-    """Print data for people."""
-    _print(words)
+    """Print data for people; what would steer a terminal is left out."""
+    _print(_STEERING.sub("�", words))
 
 
 def note(words: str) -> None:
@@ -89,6 +90,10 @@ def duration(seconds: float | None) -> str:
 def gib(size: float | None) -> str:
     """Bytes as GiB (2**30), or a dash."""
     return "–" if size is None else f"{size / 2**30:.1f} GiB"
+
+
+# Control characters but tab and line feed, and those that turn the direction of writing.
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def _red(words: str) -> str:

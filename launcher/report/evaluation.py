@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -66,7 +67,7 @@ def render_markdown(document: Document) -> str:
             [label, answer["text"].strip(), *(_measured(answer, m) for m in measures)]
             for label, answer in sample["answers"].items()
         ]
-        quoted = "\n".join(f"> {line}" for line in sample["prompt"].splitlines())
+        quoted = "\n".join(f"> {_plain(line)}" for line in sample["prompt"].splitlines())
         parts += [quoted, _markdown_table(cells)]
     return "\n\n".join(parts) + "\n"
 
@@ -143,7 +144,14 @@ def _sample_text(sample: Document, width: int) -> str:
     return "\n".join(lines)
 
 
+def _plain(words: str) -> str:
+    """`words` of a model or its data, as text that no viewer takes for markup."""
+    return html.escape(words, quote=False).replace("\x1b", "�")
+
+
 def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    escaped = [[cell.replace("|", "\\|").replace("\n", "<br>") for cell in row] for row in rows]
+    escaped = [
+        [_plain(cell).replace("|", "\\|").replace("\n", "<br>") for cell in row] for row in rows
+    ]
     rule = ["---"] * len(rows[0])
     return "\n".join(f"| {' | '.join(row)} |" for row in [escaped[0], rule, *escaped[1:]])

@@ -20,6 +20,8 @@ from launcher.records import files, journal, ownership
 from launcher.records.paths import RunPaths
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+# Folders that each node has for itself.
+_OF_ONE_NODE = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 # `%` and `\\` mean something to Slurm in the name of a log, `:` parts the folders of PYTHONPATH.
 _UNFIT = set("%\\:")
 
@@ -42,6 +44,7 @@ def create(
             hint="choose a --runs folder without percent signs, backslashes, colons and"
             " control characters",
         )
+    _check_shared(plan, root)
     _own(root)
     base = f"{plan.name}-{plan.identity[:8]}"
     known = sorted(_namesakes(root, base), key=_ordinal)
@@ -118,8 +121,24 @@ def _namesakes(root: Path, base: str) -> Iterator[Path]:
             yield path
 
 
+def _check_shared(plan: Plan, root: Path) -> None:
+    """Raises UsageError where jobs on several nodes would each find another folder, or none."""
+    on_nodes = plan.cluster.engine == "slurm" and plan.cluster.device == "cuda"
+    wide = [stage for stage in plan.stages if stage.runs and stage.allocation.all_nodes > 1]
+    if on_nodes and wide and any(root.is_relative_to(place) for place in _OF_ONE_NODE):
+        raise UsageError(
+            f"stages.{wide[0].name} runs on {wide[0].allocation.all_nodes} nodes, and {root} is"
+            " each node's own",
+            hint="name a folder on the shared file system: --runs",
+        )
+
+
 def _own(root: Path) -> None:
     """Make the folder of the runs. Raises UsageError where others could write to it."""
+    if root in (Path("/"), Path.home().resolve()):
+        raise UsageError(
+            f"runs are not made in {root} itself", hint="name a folder below it: --runs"
+        )
     files.private_folder(root)
     why = ownership.distrust(root)
     if why is not None:
