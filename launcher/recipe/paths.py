@@ -56,7 +56,26 @@ def model(node: Node) -> str:
         raise BadPath(f"there is no folder {show(str(folder))}")
     if not (folder / "config.json").is_file():
         raise BadPath(f"{show(str(folder))} holds no model: config.json is missing")
+    found = pickled_weights(folder)
+    if found is not None:
+        raise BadPath(f"{show(str(folder))} {PICKLED.format(found)}")
     return str(folder)
+
+
+PICKLED = (
+    "has its weights in a pickle ({}), which is never loaded; convert it where you trust it: load"
+    " it there and `save_pretrained(FOLDER)`, which writes safetensors"
+)
+
+
+def pickled_weights(folder: Path) -> str | None:
+    """The first file of weights in a model's folder that has none in safetensors; None where it
+    has, or no weights at all. A pickle is a program: whoever wrote it decides what it does."""
+    if any(folder.glob("*.safetensors")):
+        return None
+    kinds = ("pytorch_model*.bin", "adapter_model*.bin", "model*.bin", "*.pt", "*.pth", "*.ckpt")
+    found = (path.name for kind in kinds for path in sorted(folder.glob(kind)))
+    return next(found, None)
 
 
 def tokenizer(node: Node) -> str:

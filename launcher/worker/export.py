@@ -9,6 +9,7 @@ from launcher.recipe.methods import METHODS
 from launcher.worker import quantize
 from launcher.worker.context import Context
 from launcher.worker.distributed import wait_for_all
+from launcher.worker.models import SAFE
 
 
 def save(context: Context, trainer: Any) -> None:
@@ -70,5 +71,5 @@ def _base(context: Context) -> Any:
     else:
         load, labels = AutoModelForCausalLM, {}
     unset_hf_deepspeed_config()
-    base = load.from_pretrained(folder, dtype=dtype, **labels, **packed)
+    base = load.from_pretrained(folder, dtype=dtype, **SAFE, **labels, **packed)
     return base.dequantize() if packed else base

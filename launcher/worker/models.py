@@ -24,7 +24,7 @@ def tokenizer(context: Context) -> Any:
     """
     from transformers import AutoTokenizer
 
-    loaded = AutoTokenizer.from_pretrained(context.tokenizer)
+    loaded = AutoTokenizer.from_pretrained(context.tokenizer, trust_remote_code=False)
     if context.stage.chat_template is not None:
         loaded.chat_template = context.stage.chat_template
     for key in ("eos_token", "pad_token"):
@@ -168,7 +168,7 @@ def _labels(folder: str) -> int:
 
     if (Path(folder) / "adapter_config.json").is_file():
         return 1
-    return int(AutoConfig.from_pretrained(folder).num_labels)
+    return int(AutoConfig.from_pretrained(folder, trust_remote_code=False).num_labels)
 
 
 def _classifier(folder: str, dtype: Any, pad: int, **chosen: Any) -> Any:
@@ -187,7 +187,7 @@ def _is_classifier(folder: str) -> bool:
     adapter = Path(folder) / "adapter_config.json"
     if adapter.is_file():
         return bool(json.loads(adapter.read_text()).get("task_type") == "SEQ_CLS")
-    architectures = AutoConfig.from_pretrained(folder).architectures or []
+    architectures = AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or []
     return any(name.endswith("ForSequenceClassification") for name in architectures)
 
 

@@ -34,7 +34,7 @@ def slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, queue: str) -> Path:
     noted = folder / "noted"
     noted.touch()
     (tools / "squeue").write_text(
-        '#!/bin/bash\n'
+        "#!/bin/bash\n"
         f'[[ " $* " == *" --user={getpass.getuser()} "* ]] && printf "{queue}"\nexit 0\n'
     )
     for name in ("scancel", "scontrol", "sbatch"):

@@ -70,7 +70,7 @@ def reader(folder: str, written_with: Any, *, talks: bool) -> Any:
     if Path(folder).is_dir() and not (Path(folder) / "tokenizer_config.json").is_file():
         return written_with
     try:
-        own = AutoTokenizer.from_pretrained(folder)
+        own = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError):
         return written_with
     same = reward.same_tokens(own, written_with)

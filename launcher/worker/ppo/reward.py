@@ -16,6 +16,9 @@ from transformers import (
 )
 from trl.data_utils import apply_chat_template, is_conversational
 
+# No pickle is read, and no code that lies beside a model runs.
+_SAFE: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+
 
 def load_scorer(source: str, **init: Any) -> PreTrainedModel:
     """The reward model in a folder or on the hub, with one label.
@@ -31,12 +34,16 @@ def load_scorer(source: str, **init: Any) -> PreTrainedModel:
                 f"The reward model in {source} is a {architectures[0]}, not a sequence-"
                 "classification model: train one with the reward method, or point to one."
             )
-    return AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, **init)
+    return AutoModelForSequenceClassification.from_pretrained(
+        source, **(_SAFE | init), num_labels=1
+    )
 
 
 def load_value_model(source: str, **init: Any) -> PreTrainedModel:
     """A value model to train, from a reward model or (with a fresh score head) from a policy."""
-    return AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, **init)
+    return AutoModelForSequenceClassification.from_pretrained(
+        source, **(_SAFE | init), num_labels=1
+    )
 
 
 def tokenizer_of(model: PreTrainedModel, role: str) -> PreTrainedTokenizerBase | None:
@@ -48,7 +55,7 @@ def tokenizer_of(model: PreTrainedModel, role: str) -> PreTrainedTokenizerBase |
     if not source:
         return None
     try:
-        return AutoTokenizer.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"The {role} in {source} has no tokenizer beside it to compare with the policy's: "

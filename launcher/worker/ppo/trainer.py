@@ -101,7 +101,9 @@ class PPOTrainer(Committed, GRPOTrainer):
     ) -> None:
         if processing_class is None:
             source = model if isinstance(model, str) else model.config.name_or_path
-            processing_class = AutoTokenizer.from_pretrained(source, padding_side="left")
+            processing_class = AutoTokenizer.from_pretrained(
+                source, padding_side="left", trust_remote_code=False
+            )
         if len(train_dataset) < args.generation_batch_size:
             raise ValueError(
                 f"The {len(train_dataset)} prompts do not fill one rollout of "
