@@ -29,7 +29,7 @@ def check(recipe: Recipe) -> None:
     for finding in found:
         if not finding.fatal:
             output.note(f"warning: {finding}")
-    wrong = [str(finding) for finding in found if finding.fatal]
+    wrong = [recipe.placed(str(finding)) for finding in found if finding.fatal]
     if wrong:
         raise UsageError("\n".join(wrong))
 

@@ -12,7 +12,7 @@ from typing import Any
 from launcher.cli import agreement, output, settings, trl_config
 from launcher.cluster.availability import Availability
 from launcher.cluster.types import Cluster
-from launcher.errors import SchedulerUnavailable, UsageError
+from launcher.errors import DoesNotFit, SchedulerUnavailable, UsageError
 from launcher.plan.evidence import Evidence
 from launcher.plan.objective import Objective
 from launcher.plan.types import Plan
@@ -50,15 +50,18 @@ def prepare(
     agreement.check(recipe)
     shapes = partial(shape_of, places=settings.places(recipe.shapes))
     machines = settings.cluster(cluster)
-    plan = make_plan(
-        recipe,
-        machines,
-        shapes,
-        trl_version=trl_version(),
-        evidence=_evidence(runs, machines.ledger),
-        objective=objective,
-        availability=_available(machines) if objective == "start" else None,
-    )
+    try:
+        plan = make_plan(
+            recipe,
+            machines,
+            shapes,
+            trl_version=trl_version(),
+            evidence=_evidence(runs, machines.ledger),
+            objective=objective,
+            availability=_available(machines) if objective == "start" else None,
+        )
+    except (UsageError, DoesNotFit) as error:
+        raise type(error)(recipe.placed(error.message), hint=error.hint) from error
     return Prepared(plan, recipe.resolved)
 
 

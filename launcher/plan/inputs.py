@@ -10,9 +10,11 @@ from typing import Literal
 import msgspec
 
 from launcher.plan.types import Plan
-from launcher.recipe.types import Data, Resources, Stage, stage_of
+from launcher.recipe.types import Data, Part, Resources, Stage, stage_of
 
 Kind = Literal["stage", "model", "data"]
+
+HubKind = Literal["model", "tokenizer", "data"]
 
 Source = tuple[Kind, str]
 """A stage of the run, by name; or a model or data, as a path or a hub name."""
@@ -45,6 +47,26 @@ def _sources(plan: Plan, stage: Stage) -> Iterator[tuple[str, Source]]:
             yield f"needs.{name}", ("stage", name)
     if stage.data is not None:
         yield from _data(stage.data)
+
+
+def hub_names(plan: Plan, stage: str) -> Iterator[tuple[HubKind, str, str | None]]:
+    """(kind, name, configuration) of everything that the stage reads from the hub."""
+    asked = plan.stage(stage).stage
+    for key, (kind, name) in sources(plan, stage).items():
+        if kind == "model" and _on_hub(name):
+            yield ("tokenizer" if key == "tokenizer" else "model"), name, None
+    if asked.data is not None:
+        parts: tuple[Data | Part, ...] = (asked.data, *asked.data.also)
+        named = [(part.path, part.name) for part in parts]
+        if asked.data.eval_path is not None:
+            named.append((asked.data.eval_path, asked.data.name))
+        for path, config in named:
+            if _on_hub(path):
+                yield "data", path, config
+
+
+def _on_hub(reference: str) -> bool:
+    return not reference.startswith("/")
 
 
 def models(stage: Stage) -> Mapping[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,16 @@ def _load(document: Node) -> Recipe:
         stages=tuple(stages[stage] for stage in order),
         resolved=_resolved(checked, reading.paths),
         shapes={key: plain(entry) for key, entry in _entries(checked, "shapes")},
+        places=dict(_places(checked, "")),
         warnings=tuple(dict.fromkeys(reading.warnings)),
     )
+
+
+def _places(node: Node, path: str) -> Iterator[tuple[str, str]]:
+    for key, entry in node.items.items() if isinstance(node.value, dict) else ():
+        below = join(path, key)
+        yield below, str(entry.place)
+        yield from _places(entry, below)
 
 
 def _entries(node: Node, key: str) -> list[tuple[str, Node]]:

@@ -62,6 +62,20 @@ def model(node: Node) -> str:
     return str(folder)
 
 
+def reward_model(node: Node) -> str:
+    """As `model`; a folder whose classifier has one label. Raises BadPath."""
+    found = model(node)
+    try:
+        config = json.loads((Path(found) / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return found
+    labels = config.get("id2label") if isinstance(config, dict) else None
+    if isinstance(labels, dict) and len(labels) > 1:
+        text = f"a reward model of {len(labels)} labels; it needs one, the score"
+        raise BadPath(f"{show(found)} holds {text}")
+    return found
+
+
 PICKLED = (
     "has its weights in a pickle ({}), which is never loaded; convert it where you trust it: load"
     " it there and `save_pretrained(FOLDER)`, which writes safetensors"

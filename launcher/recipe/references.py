@@ -105,7 +105,8 @@ def reference(
         node = own
     upstream = stage_of(str(node.value))
     if upstream is None:
-        return reading.path(node, key, paths.model)
+        judge = wanted == ("reward_model",)
+        return reading.path(node, key, paths.reward_model if judge else paths.model)
     if not _there(reading, node, at, key, upstream):
         return None
     given = _result(reading.stages[upstream])

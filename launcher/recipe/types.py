@@ -203,8 +203,20 @@ class Recipe:
     or YAML. Loaded again it gives the same recipe."""
     shapes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Hub name → keys of the model's `config.json`, where neither cache nor table has it."""
+    places: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Dotted path of a key → `FILE:LINE:COLUMN` of its value."""
     warnings: tuple[str, ...] = ()
     """Notes for the user: old names that were taken as new ones, a batch that was derived."""
+
+    def placed(self, message: str) -> str:
+        """`message`, which begins with a key of the recipe, with the place of that key, or of the
+        nearest above it, before it. Any other stays as it is."""
+        key = message.partition(": ")[0]
+        while key:
+            if key in self.places:
+                return f"{self.places[key]} {message}"
+            key = key.rpartition(".")[0]
+        return message
 
     @property
     def identity(self) -> str:

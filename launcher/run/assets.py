@@ -9,16 +9,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from launcher.errors import LauncherError
 from launcher.models import cache
-from launcher.plan.inputs import models
+from launcher.plan.inputs import hub_names
 from launcher.plan.types import Plan, StagePlan
-from launcher.recipe.types import Data, Part
 from launcher.scheduler import shell
 
 # Of the submitting shell's variables jobs see few; these would name a cache that no job looks into.
@@ -51,7 +50,7 @@ def missing(plan: Plan) -> tuple[Asset, ...]:
         asset
         for planned in plan.stages
         if planned.runs and not _asks(plan, planned)
-        for asset in _of_stage(plan, planned)
+        for asset in (Asset(*named) for named in hub_names(plan, planned.name))
     )
     return tuple(asset for asset in wanted if not _is_there(asset, hub, data))
 
@@ -99,27 +98,6 @@ def _asks(plan: Plan, planned: StagePlan) -> bool:
 
 def _says(value: str | None) -> bool:
     return value is not None and value.upper() not in _OFF
-
-
-def _of_stage(plan: Plan, planned: StagePlan) -> Iterator[Asset]:
-    stage = planned.stage
-    for key, reference in models(stage).items():
-        if _is_name(reference):
-            yield Asset("tokenizer" if key == "tokenizer" else "model", reference)
-    for upstream in plan.stages:
-        if upstream.name in stage.needs and upstream.stage.use and _is_name(upstream.stage.use):
-            yield Asset("model", upstream.stage.use)
-    if stage.data is not None:
-        parts: tuple[Data | Part, ...] = (stage.data, *stage.data.also)
-        for part in parts:
-            if _is_name(part.path):
-                yield Asset("data", part.path, part.name)
-        if stage.data.eval_path is not None and _is_name(stage.data.eval_path):
-            yield Asset("data", stage.data.eval_path, stage.data.name)
-
-
-def _is_name(reference: str) -> bool:
-    return not Path(reference).is_absolute() and ":" not in reference
 
 
 def _is_there(asset: Asset, hub: Path, data: Path) -> bool:

@@ -46,9 +46,9 @@ def test_modules_beside_the_recipe_are_not_imported_and_no_token_is_left_anywher
         "LAUNCHER_CLUSTER": "local",
         "OMP_NUM_THREADS": "1",
     }
+    words = (LAUNCHER, "submit", "recipe.yaml", "--yes", "--wait")
     done = subprocess.run(
-        ["bash", "-c", 'umask 000; exec "$@"', "-", LAUNCHER, "submit", "recipe.yaml", "--yes"]
-        + ["--wait"],
+        ["bash", "-c", 'umask 000; exec "$@"', "-", *words],
         cwd=desk, env=environment, capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
 import pytest
 
+from launcher.cli.prepare import prepare
+from launcher.errors import LauncherError
 from launcher.recipe.load import load_recipe
 from launcher.recipe.problems import RecipeErrors
 
@@ -77,3 +80,23 @@ def test_a_token_is_never_repeated(tmp_path: Path) -> None:
     assert token not in refusal(str(path))
     path.write_text(f"launcher: 1\nname: {token}/x\nseed: {token}\nstages: {token}\n{token}: 1\n")
     assert token not in refusal(str(path))
+
+
+PLANNED = FOLDER / "planned"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PLANNED.glob("*.yaml")))
+def test_a_bad_recipe_that_only_a_plan_can_tell_is_refused_with_place_key_and_way_out(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(PLANNED)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(LauncherError) as refusal:
+        prepare(f"{name}.yaml", (), str(PLANNED / "on" / "lab.yaml"), tmp_path / "runs")
+    hint = f"\n{refusal.value.hint}" if refusal.value.hint else ""
+    said = f"{refusal.value.message}{hint}\n".replace(str(PLANNED), "HERE")
+    expected = PLANNED / f"{name}.txt"
+    assert said == expected.read_text(encoding="utf-8")
+    assert re.match(rf"{name}\.yaml:\d+:\d+ [a-z]", said)
+    assert refusal.value.exit_code == (3 if name == "nothing_fits" else 2)
+    assert list(tmp_path.iterdir()) == []
