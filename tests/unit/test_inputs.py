@@ -225,7 +225,7 @@ def test_the_supervisor_refuses_before_a_model_loads_and_its_receipt_says_change
     paths, plan = run
     assert on_node.changed(paths, plan, "sft") is None
     for kind in ("intent", "submitted"):
-        journal.append(paths.journal, journal.Event(kind, time.time(), "sft", "f00d", "1"))  # type: ignore[arg-type]
+        journal.append(paths.journal, journal.Event(kind, time.time(), "sft", "f00d", "1"))
     change_data(desk, paths, plan)
     program = (
         "import sys; from launcher.worker.supervisor import supervise\n"
