@@ -209,9 +209,30 @@ def _explain(planned: StagePlan) -> str:
             f"  slowest step {_seconds(found.slowest_step_seconds)}, told to stop"
             f" {planned.allocation.signal_lead_s} s before the time limit"
         )
+    if planned.runs:
+        lines.append(f"  out of memory: {climb(planned)}")
     for lost in planned.rejected:
         lines.append(f"  not {lost.what}: {lost.why}")
     return "\n".join(lines)
+
+
+def climb(planned: StagePlan) -> str:
+    """The ladder in a line: `micro-batch 4 → 2 → 1, ZeRO 3; in a new job: 8 × a100_40gb`.
+
+    `in a new job` stands before the first rung that the plan's own allocation does not hold.
+    """
+    if not planned.ladder:
+        return "nothing is left to try"
+    batches, words, moved = [planned.micro_batch], [], False
+    for rung in planned.ladder:
+        if rung.what == f"micro-batch {rung.micro_batch}" and rung.same_allocation:
+            batches.append(rung.micro_batch)
+            continue
+        words.append((", " if rung.same_allocation or moved else "; in a new job: ") + rung.what)
+        moved = moved or not rung.same_allocation
+    if len(batches) > 1:
+        words.insert(0, ", micro-batch " + " → ".join(str(size) for size in batches))
+    return "".join(words)[2:]
 
 
 def _scripts(plan: Plan, runs: Path) -> list[tuple[str, str]]:

@@ -35,7 +35,8 @@ def _measured(run: RunPaths, plan: Plan) -> str:
         phases, peaks = receipts[-1].measured.phases, receipts[-1].peak_bytes
         metric = "device reserved" if "device reserved" in peaks else "host"
         highest = max(phases, key=lambda name: phases[name].peak_bytes.get(metric, 0), default="–")
-        peak = planned.estimate.peak
+        rung = receipts[-1].rung if receipts[-1].rung <= len(planned.ladder) else 0
+        peak = planned.at(rung).estimate.peak
         step = phases.get(STEP)
         parts = (
             f"{name} {phases[name].median_s:.2f} s"

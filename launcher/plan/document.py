@@ -121,6 +121,7 @@ def _stage_problems(plan: Plan, each: StagePlan, seen: list[str]) -> Iterator[st
     if each.runs:
         yield from _allocation_problems(plan, each)
         yield from _batch_problems(each)
+        yield from _ladder_problems(plan, each)
 
 
 def _allocation_problems(plan: Plan, each: StagePlan) -> Iterator[str]:
@@ -193,3 +194,28 @@ def _batch_problems(each: StagePlan) -> Iterator[str]:
         yield f"deepspeed.zero_optimization.stage: the plan says {each.zero_stage}"
     if (each.deepspeed.get("bf16") or {}).get("enabled") != (stage.dtype == "bfloat16"):
         yield f"deepspeed.bf16: the stage's dtype is {stage.dtype}"
+
+
+def _ladder_problems(plan: Plan, each: StagePlan) -> Iterator[str]:
+    """Every rung is held to what the plan itself is held to, and to the plan's batch."""
+    for index, rung in enumerate(each.ladder):
+        place, before, after = f"ladder[{index}]", each.at(index), each.at(index + 1)
+        for problem in (*_allocation_problems(plan, after), *_batch_problems(after)):
+            yield f"{place}.{problem}"
+        if not _LINE.fullmatch(rung.what):
+            yield f"{place}.what: {rung.what!r} has a control character"
+        # An evaluation's batch changes nothing but its speed.
+        if each.stage.method != "evaluate" and after.sequences_per_step != each.sequences_per_step:
+            yield (
+                f"{place}: micro_batch × accumulation × processes is {after.sequences_per_step},"
+                f" the plan's is {each.sequences_per_step}"
+            )
+        if rung.same_allocation != (rung.allocation == each.allocation):
+            yield f"{place}.same_allocation: is {str(rung.same_allocation).lower()}"
+        if rung.keeps_checkpoints != (_divided(before) == _divided(after)):
+            yield f"{place}.keeps_checkpoints: is {str(rung.keeps_checkpoints).lower()}"
+
+
+def _divided(each: StagePlan) -> tuple[object, ...]:
+    """What the states in a checkpoint are divided by."""
+    return each.allocation.processes, each.zero_stage, each.offload

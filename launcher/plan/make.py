@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 
 import launcher
 from launcher.cluster.availability import Availability
@@ -11,25 +10,23 @@ from launcher.cluster.types import Cluster, NodeGroup
 from launcher.errors import UsageError
 from launcher.memory.lengths import whole
 from launcher.memory.models import residents
-from launcher.memory.types import GIB, MemoryEstimate, Phase
-from launcher.plan import limits, vllm
+from launcher.memory.types import MemoryEstimate, Phase
+from launcher.plan import allocations, limits, vllm
 from launcher.plan.advice import advice
 from launcher.plan.candidates import global_batch
 from launcher.plan.choices import Choice, Misfit
 from launcher.plan.commands import plan_command
-from launcher.plan.deepspeed import Bases, deepspeed_config, shipped_bases
+from launcher.plan.deepspeed import Bases, shipped_bases
 from launcher.plan.evidence import Evidence
 from launcher.plan.explain import does_not_fit, rejected
+from launcher.plan.ladder import ladder
 from launcher.plan.layouts import Layout, cpus, layouts
 from launcher.plan.objective import Objective
 from launcher.plan.roles import Shapes, caching, role_shapes
-from launcher.plan.search import Search, host_bytes
+from launcher.plan.search import Search
 from launcher.plan.types import SCHEMA_VERSION, Allocation, Plan, Rejected, StagePlan
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Recipe, Stage
-
-LEAST_HOST_GIB = 4
-"""Asked of every node at least: less would save nothing that a killed stage is worth."""
 
 
 def make_plan(
@@ -131,51 +128,29 @@ def _plan_stage(search: Search) -> StagePlan:
                 rivals.append(found)
             else:
                 misfits.append(found)
-    settings, layout = chosen.settings, chosen.layout
-    zero = settings.zero_stage
-    trained = sum(model.trained for model in residents(stage, search.shapes))
-    gpu = layout.group.gpu if layout.on_gpus else None
-    speed = search.speed(layout)
-    on_cuda = search.cluster.device == "cuda"
-    predicted = limits.prediction(
-        chosen, search.work(settings), known=speed.known, peak=speed.peak if on_cuda else 0.0
-    )
-    time_minutes = limits.minutes(layout, stage.resources, predicted)
-    device = search.cluster.device
-    serves = vllm.serves(stage, search.shapes, layout, device)
+    settings = chosen.settings
+    predicted = allocations.prediction(search, chosen)
+    allocation = allocations.allocation(search, chosen, predicted)
     return StagePlan(
         stage=stage,
-        allocation=Allocation(
-            partition=layout.partition.name,
-            gpu=gpu,
-            gpu_memory_gib=search.cluster.gpus[gpu].memory_gib if gpu else None,
-            nodes=layout.nodes,
-            tasks_per_node=layout.per_node,
-            cpus_per_task=cpus(layout, stage.resources),
-            host_memory_gib=stage.resources.host_memory_gib or _host_memory(chosen, serves, device),
-            time_minutes=time_minutes,
-            signal_lead_s=limits.signal_lead_s(chosen, time_minutes),
-            server_gpus=layout.server,
-            server_apart=layout.apart,
-        ),
-        server=serves,
-        zero_stage=zero,
+        allocation=allocation,
+        server=vllm.serves(stage, search.shapes, chosen.layout, search.cluster.device),
+        zero_stage=settings.zero_stage,
         offload=settings.offload,
         gradient_checkpointing=settings.gradient_checkpointing,
         micro_batch=settings.micro_batch,
         accumulation=settings.accumulation,
         estimate=chosen.estimate,
         margin=search.margin(settings),
-        deepspeed=(
-            deepspeed_config(stage, settings, search.bases[zero], trained) if zero else None
-        ),
+        deepspeed=allocations.deepspeed(search, settings),
         rejected=(*rejected(chosen, rivals, misfits, search), *refusals),
         gather_for_generation=settings.gather_for_generation,
         calibration=search.calibration(settings),
         prediction=predicted,
         disk=limits.disk(chosen),
         save_steps=chosen.duration.saves.steps,
-        advice=advice(chosen, allowed, search) if on_cuda else (),
+        advice=advice(chosen, allowed, search) if search.cluster.device == "cuda" else (),
+        ladder=ladder(chosen, allocation, allowed, search),
     )
 
 
@@ -313,14 +288,6 @@ def _indivisible(search: Search, layout: Layout) -> UsageError:
         f"stages.{stage.name}.global_batch: {total} is not divisible by {n} processes{each}",
         hint=f"set it to {near}, or change `resources`",
     )
-
-
-def _host_memory(choice: Choice, serves: Phase | None, device: str) -> float:
-    group = choice.layout.group
-    needs = -(-host_bytes(choice.estimate, choice.layout.per_node) // GIB)
-    if serves is not None:
-        needs = math.ceil(vllm.host_gib(choice.layout, serves, device, needs))
-    return float(min(max(needs, LEAST_HOST_GIB), max(1, int(group.memory_gib))))
 
 
 def _stand_in(stage: Stage) -> StagePlan:

@@ -41,14 +41,20 @@ class Receipt(Protocol):
     def tokens(self) -> int | None: ...
     @property
     def out_of_memory(self) -> bool: ...
+    @property
+    def rung(self) -> int: ...
 
 
 def observe(plan: Plan, planned: StagePlan, attempt: Receipt) -> Observation | None:
     """The observation that the attempt makes, or None where it says nothing of the estimate.
 
-    It says nothing where the plan has no formula (an older launcher made it), or where it ended
-    before its peak, unless for want of memory.
+    `planned` is the stage's plan; an attempt on a rung of its ladder is held against the estimate
+    of that rung. It says nothing where the plan has no formula (an older launcher made it) or no
+    such rung, or where it ended before its peak, unless for want of memory.
     """
+    if not 0 <= attempt.rung <= len(planned.ladder):
+        return None
+    planned = planned.at(attempt.rung)
     if not planned.runs or not planned.calibration.formula or attempt.ended is None:
         return None
     whole = attempt.outcome == "complete" or (

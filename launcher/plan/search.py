@@ -192,6 +192,23 @@ class Search:
                 heapq.heappush(heap, (_order(opened, opened.timed[0][0]), count, opened))
         return None
 
+    def settings(self, layout: Layout) -> list[Settings]:
+        """All that may be tried on `layout` with the smallest batch, whether it fits or not; those
+        that use the host's memory last."""
+        micro, accumulation = self.batches(layout.processes)[0]
+        return [
+            Settings(**each, micro_batch=micro, accumulation=accumulation)
+            for offload in (False, True)
+            for each in self._variants(layout, offload)
+        ]
+
+    def choice(self, layout: Layout, settings: Settings) -> Choice:
+        """What given settings come to on `layout`, whether they fit or not."""
+        preemptible = layout.partition.preemptible
+        length = self._duration(layout, settings, preemptible=preemptible)
+        value = self._value(layout, length)
+        return Choice(layout, settings, self.estimate(settings), length, self._price(layout), value)
+
     def _choice(self, opened: _Open) -> Choice:
         layout, (value, _, settings, length) = opened.layout, opened.timed[0]
         price, plainness = self._price(layout), opened.plainness
@@ -232,7 +249,7 @@ class Search:
         while low < high:
             # The smallest first: where that does not fit, nothing does.
             middle = (low + high + 1) // 2 if low else 1
-            if self._fits(opened.layout, every[middle - 1][2]):
+            if self.fits(opened.layout, every[middle - 1][2]):
                 low = middle
             else:
                 high = middle - 1
@@ -254,7 +271,8 @@ class Search:
             self.wait_s(layout),
         )
 
-    def _fits(self, layout: Layout, settings: Settings) -> bool:
+    def fits(self, layout: Layout, settings: Settings) -> bool:
+        """Whether GPUs and nodes of `layout` hold the stage under `settings`."""
         found = self._measured(layout, settings)
         return not (found.on_gpu or found.on_host)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from launcher.cluster.types import Cluster
@@ -110,6 +110,31 @@ class Disk:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """What a stage is given after it ran out of memory: settings in place of its plan's own."""
+
+    what: str
+    """What is new on it, in words: `micro-batch 2`, `ZeRO 3`, `16 × a100_40gb on 2 nodes`."""
+    allocation: Allocation
+    same_allocation: bool
+    """Whether that is the plan's own, so that the job which ran out can go on by itself."""
+    keeps_checkpoints: bool
+    """Whether checkpoints of the rung before can be gone on with: processes, ZeRO stage and offload
+    are the same."""
+    zero_stage: int
+    offload: Offload
+    gradient_checkpointing: bool
+    micro_batch: int
+    accumulation: int
+    gather_for_generation: bool
+    estimate: MemoryEstimate
+    margin: float
+    calibration: Calibration
+    deepspeed: Mapping[str, Any] | None
+    """The DeepSpeed configuration, complete; None: not used."""
+
+
+@dataclass(frozen=True)
 class StagePlan:
     """One stage: its allocation, its settings, and what was expected of them."""
 
@@ -143,6 +168,32 @@ class StagePlan:
     """The least that each GPU of the vLLM server needs; None: the stage has no server."""
     advice: tuple[str, ...] = ()
     """What a small change of the recipe would buy."""
+    ladder: tuple[Rung, ...] = ()
+    """What is tried when memory runs out, one after the other. The global batch is the same on all
+    of them."""
+
+    def at(self, rung: int) -> StagePlan:
+        """The stage on a rung of its ladder; 0 is the plan itself. Raises IndexError where the
+        ladder is shorter."""
+        if rung == 0:
+            return self
+        if rung < 0:
+            raise IndexError(f"no ladder has a rung {rung}")
+        found = self.ladder[rung - 1]
+        return replace(
+            self,
+            allocation=found.allocation,
+            zero_stage=found.zero_stage,
+            offload=found.offload,
+            gradient_checkpointing=found.gradient_checkpointing,
+            micro_batch=found.micro_batch,
+            accumulation=found.accumulation,
+            gather_for_generation=found.gather_for_generation,
+            estimate=found.estimate,
+            margin=found.margin,
+            calibration=found.calibration,
+            deepspeed=found.deepspeed,
+        )
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from launcher.cli.plan_text import climb
 from launcher.cluster.profile import load_profile
 from launcher.errors import LauncherError
 from launcher.memory.types import GIB
@@ -64,6 +65,7 @@ def lines(each: StagePlan) -> str:
     )
     text += f", a checkpoint every {each.save_steps} steps" if each.save_steps else ""
     text += f", {allocation.cpus_per_task} CPUs a task\n"
+    text += f"  out of memory: {climb(each)}\n"
     text += "".join(f"  not {line.what.split(':')[0]}\n" for line in each.rejected)
     return text + "".join(f"  but {re.split(' .[0-9]+ GiB', line)[0]}\n" for line in each.advice)
 

@@ -31,7 +31,7 @@ def test_a_plan_without_predictions_is_read_too() -> None:
     for name in ("objective", "notes"):
         del document[name]
     for each in document["stages"]:
-        for name in ("prediction", "disk", "save_steps", "advice"):
+        for name in ("prediction", "disk", "save_steps", "advice", "ladder"):
             del each[name]
         del each["allocation"]["signal_lead_s"]
         for line in each["rejected"]:
@@ -103,6 +103,30 @@ CHANGES: dict[str, tuple[Change, str]] = {
     ),
     "an unknown method": (lambda d: ppo(d)["stage"].update(method="ppoo"), "no method"),
     "no phases": (lambda d: ppo(d)["estimate"].update(phases=[]), "no phases"),
+    "another batch on a rung": (
+        lambda d: ppo(d)["ladder"][0].update(accumulation=99),
+        r"ladder\[0\]\.micro_batch × accumulation × processes",
+    ),
+    "another batch in DeepSpeed on a rung": (
+        lambda d: ppo(d)["ladder"][0]["deepspeed"].update(train_batch_size=7),
+        r"ladder\[0\]\.deepspeed\.train_batch_size",
+    ),
+    "more nodes on a rung": (
+        lambda d: ppo(d)["ladder"][0]["allocation"].update(nodes=99),
+        r"ladder\[0\]\.allocation.*does not offer",
+    ),
+    "another allocation that a rung calls the plan's": (
+        lambda d: ppo(d)["ladder"][0]["allocation"].update(host_memory_gib=900.0),
+        r"ladder\[0\]\.same_allocation: is true",
+    ),
+    "checkpoints that a rung cannot read": (
+        lambda d: ppo(d)["ladder"][-1].update(keeps_checkpoints=True),
+        r"ladder\[\d\]\.keeps_checkpoints: is true",
+    ),
+    "a terminal escape on a rung": (
+        lambda d: ppo(d)["ladder"][0].update(what="\x1b[2J"),
+        "control character",
+    ),
     "nothing at a time": (lambda d: ppo(d).update(micro_batch=0), "at least 1"),
 }
 

@@ -36,7 +36,7 @@ def everything(search: Search, every: list[Layout]) -> Iterator[tuple[float, ...
         for keywords in search._variants(layout, offload=False):
             for micro, accumulation in search.batches(layout.processes):
                 settings = Settings(**keywords, micro_batch=micro, accumulation=accumulation)
-                if search._fits(layout, settings):
+                if search.fits(layout, settings):
                     yield search._value(
                         layout, search._duration(layout, settings, preemptible=False)
                     )
