@@ -114,6 +114,9 @@ def _zero_and_offload(stage: Stage, layout: Layout) -> list[tuple[int, Offload]]
     if pins.zero_stage is None:
         # ZeRO 2 does all that 1 does in less memory, and accumulates in float32.
         found = [pair for pair in found if pair[0] != 1]
+        if stage.train.get("sync_ref_model"):
+            # The worker refuses it: a reference that follows the policy cannot be resumed there.
+            found = [pair for pair in found if pair[0] != 3]
         if not layout.on_gpus:
             # Host memory is all there is: nothing to offload to, little to divide.
             found = [pair for pair in found if pair == (0, "none")] or found

@@ -179,6 +179,16 @@ def test_what_is_pinned_is_on_no_rung() -> None:
     assert climb(planned) == "nothing is left to try"
 
 
+def test_a_reference_that_follows_the_policy_is_never_divided() -> None:
+    follows = Stage("dpo", "dpo", {"policy": "Qwen/Qwen2.5-3B"}, global_batch=64)
+    follows = replace(follows, data=Data("/d", rows=9), train={"sync_ref_model": True})
+    every = rungs(plan_one(follows))
+    assert len(every) > 1
+    assert max(each.zero_stage for each in every) == 2
+    pinned_there = replace(follows, resources=pinned(zero_stage=3))
+    assert plan_one(pinned_there).zero_stage == 3
+
+
 def test_offload_goes_on_in_the_same_job_only_where_that_has_the_host_memory() -> None:
     lean = plan_one(stage(resources=pinned(gpus=8)))
     offloaded = next(rung for rung in lean.ladder if rung.offload != "none")
