@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from launcher.models.types import Tokenizer
+from launcher.plan.chats import beside_chats, is_chat, repeated
 from launcher.recipe.fields import marked_templates
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Recipe, Stage, stage_of
@@ -120,7 +121,7 @@ def _of_stage(stage: Stage, known: _Known, row_of: RowOf) -> Iterator[Finding]:
     tokenizer = known.of_stage(stage)
     row = _row(stage, row_of)
     chats = _chats(stage, row)
-    yield from _mixed(row, at)
+    yield from _mixed(stage, row, at)
     if tokenizer is not None:
         if chats and tokenizer.template is None:
             yield Finding(f"{at}.data", _no_template(tokenizer, stage))
@@ -164,30 +165,29 @@ def _chats(stage: Stage, row: Mapping[str, Any] | None) -> bool | None:
         return True
     if row is None:
         return None
-    return any(_is_chat(row.get(key)) for key in _CHATS)
+    return any(is_chat(row.get(key)) for key in _CHATS)
 
 
-def _is_chat(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and isinstance(value[0], Mapping)
-        and "role" in value[0]
-        and "content" in value[0]
-    )
-
-
-def _mixed(row: Mapping[str, Any] | None, at: str) -> Iterator[Finding]:
+def _mixed(stage: Stage, row: Mapping[str, Any] | None, at: str) -> Iterator[Finding]:
     """Some columns messages, some text: TRL takes a row as one or the other."""
     given = {key: row[key] for key in _CHATS if row and row.get(key)}
-    talks = [key for key, value in given.items() if _is_chat(value)]
+    talks = [key for key, value in given.items() if is_chat(value)]
     texts = [key for key, value in given.items() if isinstance(value, str)]
     paired = {"prompt", "chosen", "rejected", "completion"}
-    if set(talks) & paired and set(texts) & paired:
-        text = f"{', '.join(talks)} are messages and {', '.join(texts)} is text; make them alike"
-        if texts == ["prompt"] and "chosen" in talks:
-            text += ", or leave the prompt out (`keep: [chosen, rejected]`) where both repeat it"
-        yield Finding(f"{at}.data", text)
+    if not (set(talks) & paired and set(texts) & paired) or row is None or _mended(stage, row):
+        return
+    text = f"{', '.join(talks)} are messages and {', '.join(texts)} is text; make them alike"
+    if texts == ["prompt"] and "chosen" in talks:
+        text += ", or leave the prompt out (`keep: [chosen, rejected]`) where both repeat it"
+    yield Finding(f"{at}.data", text)
+
+
+def _mended(stage: Stage, row: Mapping[str, Any]) -> bool:
+    """Whether the worker leaves the prompt out: no completion follows it, or both conversations
+    hold it too."""
+    if stage.method == "sft":
+        return "completion" not in row
+    return beside_chats(row) and repeated(row)
 
 
 def _special(stage: Stage, tokenizer: Tokenizer, chats: bool | None, at: str) -> Iterator[Finding]:

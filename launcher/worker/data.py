@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import UsageError
+from launcher.plan.chats import PAIR, beside_chats, repeated
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Data, Part
 from launcher.worker import mixture
@@ -69,11 +70,43 @@ def _prepared(context: Context, rows: Any, tokenizer: Any) -> Any:
             f"{method.name} needs {wanted}",
             hint="map them with data.columns",
         )
+    rows = _without_idle_prompts(context, rows)
     if (data.as_chat or data.system_prompt is not None) and "prompt" in rows.column_names:
         rows = mixture.conversations(rows, data.system_prompt)
     if data.max_prompt_tokens is None or "prompt" not in rows.column_names:
         return rows
     return _without_long_prompts(rows, data.max_prompt_tokens, tokenizer)
+
+
+def _without_idle_prompts(context: Context, rows: Any) -> Any:
+    """`rows` without a prompt that says what the conversations beside it say too.
+
+    Trainers would take its text for the row's prompt. Raises UsageError where it says other things.
+    """
+    data, columns = context.stage.data, set(rows.column_names)
+    assert data is not None
+    if "prompt" not in columns:
+        return rows
+    if context.stage.method == "sft" and "completion" not in columns:
+        print("the rows hold what is trained on whole: their column prompt is left out")
+        return rows.remove_columns(["prompt"])
+    if not set(PAIR) <= columns or len(rows) == 0 or not beside_chats(rows[0]):
+        return rows
+    if all(repeated(row) for row in rows.select_columns(["prompt", *PAIR]) if beside_chats(row)):
+        print("chosen and rejected hold the prompt as a message: the column prompt is left out")
+        rows = rows.remove_columns(["prompt"])
+        return rows if data.max_prompt_tokens is None else _divided(rows)
+    raise UsageError(
+        f"{data.path} has prompts of text, and chosen and rejected are messages without them",
+        hint="make them alike, or leave the prompts out (data.keep: [chosen, rejected])",
+    )
+
+
+def _divided(rows: Any) -> Any:
+    """Pairs of conversations with what both begin with as their prompt."""
+    from trl import extract_prompt
+
+    return rows.map(extract_prompt)
 
 
 def _without_long_prompts(rows: Any, longest: int, tokenizer: Any) -> Any:

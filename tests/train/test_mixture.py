@@ -93,6 +93,54 @@ def test_a_system_message_that_is_there_stays_alone(tmp_path: Path) -> None:
     assert found == [["own", "u"], ["Think.", "u"]]
 
 
+ASKED = [{"role": "user", "content": "1+1"}]
+PAIR = {key: [*ASKED, {"role": "assistant", "content": key}] for key in ("chosen", "rejected")}
+
+
+def test_a_text_prompt_beside_messages_is_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = rows(tmp_path / "c.jsonl", {"prompt": "1+1", "messages": PAIR["chosen"]})
+    found = data.training_set(context(tmp_path, "sft", data=Data(path)), None)
+    assert found.column_names == ["messages"]
+    assert "column prompt is left out" in capsys.readouterr().out
+
+
+def test_a_completion_keeps_its_prompt(tmp_path: Path) -> None:
+    path = rows(tmp_path / "c.jsonl", {"prompt": "1+1", "completion": "2"})
+    found = data.training_set(context(tmp_path, "sft", data=Data(path)), None)
+    assert found.column_names == ["prompt", "completion"]
+
+
+@pytest.mark.parametrize("method", ["dpo", "reward", "kto"])
+def test_a_text_prompt_that_both_conversations_hold_is_left_out(
+    tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from datasets import Dataset
+
+    folder = str(tmp_path / "saved")
+    Dataset.from_list([{"prompt": "1+1", **PAIR}]).save_to_disk(folder)
+    found = data.training_set(context(tmp_path, "rm", method=method, data=Data(folder)), None)
+    assert list(found) == [PAIR]
+    assert "column prompt is left out" in capsys.readouterr().out
+
+
+def test_the_prompt_that_conversations_share_may_be_too_long(tmp_path: Path) -> None:
+    long = [{"role": "user", "content": "word " * 99}]
+    longer = {key: [*long, turn] for key, (_, turn) in PAIR.items()}
+    path = rows(tmp_path / "p.jsonl", {"prompt": "1+1", **PAIR}, {"prompt": "word", **longer})
+    here = context(tmp_path, "rm", data=Data(path, max_prompt_tokens=50))
+    (row,) = data.training_set(here, models.tokenizer(context(tmp_path, "sft")))
+    assert row["prompt"] == ASKED and len(row["chosen"]) == 1
+
+
+def test_a_text_prompt_that_conversations_do_not_hold_is_told(tmp_path: Path) -> None:
+    answers = {key: turns[1:] for key, turns in PAIR.items()}
+    path = rows(tmp_path / "p.jsonl", {"prompt": "1+1", **answers})
+    with pytest.raises(UsageError, match="prompts of text, and chosen and rejected are messages"):
+        data.training_set(context(tmp_path, "rm", data=Data(path)), None)
+
+
 def test_a_stage_s_template_and_tokens_go_before_the_tokenizer_s(tmp_path: Path) -> None:
     here = context(tmp_path, "sft", chat_template="{{ messages[0]['content'] }}")
     loaded = models.tokenizer(here)

@@ -149,6 +149,17 @@ def test_columns_of_messages_and_of_text_do_not_mix(tmp_path: Path) -> None:
     assert not told({"dpo": dpo})
 
 
+def test_a_prompt_of_text_that_the_worker_leaves_out_is_well(
+    tmp_path: Path,
+) -> None:
+    base = model(tmp_path / "base")
+    held = {"prompt": "a", "chosen": [TURN, ANSWER], "rejected": [TURN, ANSWER]}
+    both = {"path": rows(tmp_path / "d.jsonl", held)}
+    assert not told({"dpo": {"method": "dpo", "policy": base, "data": both}})
+    talk = rows(tmp_path / "f.jsonl", {"prompt": "a", "messages": [TURN, ANSWER]})
+    assert not told({"sft": sft(base, talk)})
+
+
 def test_a_reward_model_reads_messages_through_a_template_of_its_own(
     tmp_path: Path, prompts: str
 ) -> None:
