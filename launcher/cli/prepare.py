@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from launcher.cli import agreement, output, settings, trl_config
+from launcher.cli import agreement, installed, output, settings, trl_config
 from launcher.cluster.availability import Availability
 from launcher.cluster.types import Cluster
 from launcher.errors import DoesNotFit, SchedulerUnavailable, UsageError
@@ -50,6 +50,7 @@ def prepare(
     agreement.check(recipe)
     shapes = partial(shape_of, places=settings.places(recipe.shapes))
     machines = settings.cluster(cluster)
+    installed.check(recipe, machines.python)
     try:
         plan = make_plan(
             recipe,

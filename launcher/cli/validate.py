@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from launcher.cli import agreement, output, settings, trl_config
+from launcher.cli import agreement, installed, output, settings, trl_config
 from launcher.errors import UsageError
 
 
@@ -37,6 +37,7 @@ def command(
 
     loaded = trl_config.load(recipe, overrides, method, accelerate)
     agreement.check(loaded)
+    installed.check(loaded, None, sure=False)
     if as_json:
         output.data("recipe", {"name": loaded.name, "recipe": loaded.resolved})
     else:

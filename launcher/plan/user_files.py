@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from launcher.plan.types import Plan
-from launcher.recipe.rewards import LIBRARY
+from launcher.recipe.library import is_file
 from launcher.recipe.types import Stage
 
 
@@ -19,4 +19,4 @@ def _functions(stage: Stage) -> Iterator[str]:
     """Every `/abs/file.py:function` of the stage."""
     named = [score.function for score in stage.scores.values()]
     named += [reward.function for reward in stage.rewards if reward.function is not None]
-    yield from (function for function in named if function not in LIBRARY)
+    yield from (function for function in named if is_file(function))

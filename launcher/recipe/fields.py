@@ -97,6 +97,13 @@ def marked_templates() -> frozenset[str]:
     return frozenset(_snapshot()["templates"])
 
 
+def trl_rewards() -> Mapping[str, Any]:
+    """Function of `trl.rewards` → its `options` (JSON Schemas; one without a default is needed),
+    whether it is `made` by being called with them, and whether it needs math-verify (`math`)."""
+    rewards: Mapping[str, Any] = _snapshot()["rewards"]
+    return rewards
+
+
 @lru_cache
 def fields(method: str) -> Fields:
     """The keys of a method of `METHODS`; none where it has no config."""

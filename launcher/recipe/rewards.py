@@ -4,57 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from launcher.recipe import paths
 from launcher.recipe.check import check
 from launcher.recipe.document import Node, plain
+from launcher.recipe.library import is_dotted, named, options_of, required
 from launcher.recipe.methods import Method
 from launcher.recipe.problems import show, suggest
 from launcher.recipe.reading import Reading
 from launcher.recipe.references import reference
 from launcher.recipe.types import Reward, Score, Stage
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of a function of the library."""
-
-    schema: Mapping[str, Any]
-    """What it may be, as JSON Schema."""
-    default: Any = None
-    """None: not set."""
-
-
-_COLUMN = Option({"type": "string", "minLength": 1, "maxLength": 256}, "answer")
-_AFTER = Option({"type": "string", "minLength": 1, "maxLength": 256})
-_BOUND = Option({"type": "integer", "minimum": 1})
-
-LIBRARY: Mapping[str, Mapping[str, Option]] = {
-    "exact_match": {
-        "column": _COLUMN,
-        "after": _AFTER,
-        "ignore_case": Option({"type": "boolean"}, False),
-    },
-    "numeric_answer": {
-        "column": _COLUMN,
-        "after": _AFTER,
-        "tolerance": Option({"type": "number", "minimum": 0}, 1e-6),
-    },
-    "regex_format": {
-        "pattern": Option({"type": "string", "minLength": 1, "maxLength": 4096}),
-        "whole": Option({"type": "boolean"}, True),
-    },
-    "length": {
-        "min": _BOUND,
-        "max": _BOUND,
-        "unit": Option({"enum": ["tokens", "words", "characters"]}, "tokens"),
-    },
-    "repetition": {"ngram": Option({"type": "integer", "minimum": 1, "maximum": 64}, 3)},
-}
-"""Function of `launcher/worker/rewards/library.py` → its options."""
-
 
 REWARD_MODEL = "reward_model"
 """The role that judges alone, or beside `rewards` with weight 1."""
@@ -64,12 +24,6 @@ def rewards_of(stage: Stage) -> tuple[Reward, ...]:
     """All that judges the stage's completions: its rewards, then its `reward_model` role."""
     role = stage.models.get(REWARD_MODEL)
     return (*stage.rewards, *([Reward(REWARD_MODEL, model=role)] if role is not None else []))
-
-
-def options_of(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Every option of the library's function `name`: as given, else its default."""
-    defaults = {key: option.default for key, option in LIBRARY[name].items()}
-    return {**defaults, **given}
 
 
 def rewards(reading: Reading, node: Node, at: str, method: Method) -> tuple[Reward, ...]:
@@ -138,7 +92,7 @@ def _reward(reading: Reading, at: str, key: str, label: str, node: Node) -> Rewa
 def _of_text(reading: Reading, at: str, key: str, label: str, node: Node) -> Reward | None:
     """A judge that is one word: what it looks like says what it is."""
     text = str(node.value)
-    if text in LIBRARY or ".py" in text or not ("/" in text or ":" in text):
+    if text in named() or ".py" in text or not ("/" in text or ":" in text):
         name = _function(reading, key, node)
         if name is None:
             return None
@@ -149,24 +103,23 @@ def _of_text(reading: Reading, at: str, key: str, label: str, node: Node) -> Rew
 
 def _function(reading: Reading, key: str, node: Node) -> str | None:
     text = str(node.value)
-    if text in LIBRARY:
+    if text in named() or is_dotted(text):
         return text
     if ".py" not in text:
-        near = suggest(text, tuple(LIBRARY))
-        reading.wrong(
-            node, key, f"{show(text)} is neither file.py:function nor in the library{near}"
-        )
+        near = suggest(text, tuple(named()))
+        said = "neither file.py:function nor package.module.function, nor in the library"
+        reading.wrong(node, key, f"{show(text)} is {said}{near}")
         return None
     return reading.path(node, key, paths.score)
 
 
 def _options_of(reading: Reading, key: str, name: str, node: Node) -> dict[str, Any]:
     """The options stated at `node` for the function `name`, which only the library's take."""
-    if name in LIBRARY:
+    if name in named():
         return _options(reading, key, name, node)
     options = node.get("options")
     if options is not None:
-        text = "only functions of the library take options; write them into the file"
+        text = "only functions of the library take options; write them into the function"
         reading.wrong_key(options, f"{key}.options", text)
     return {}
 
@@ -176,7 +129,7 @@ def _options(reading: Reading, key: str, name: str, node: Node) -> dict[str, Any
     given, at = node.get("options"), f"{key}.options"
     schema = {
         "type": "object",
-        "properties": {option: each.schema for option, each in LIBRARY[name].items()},
+        "properties": {option: each.schema for option, each in named()[name].items()},
         "additionalProperties": False,
     }
     before = len(reading.problems)
@@ -191,6 +144,11 @@ def _options(reading: Reading, key: str, name: str, node: Node) -> dict[str, Any
 
 def _contradiction(name: str, options: Mapping[str, Any]) -> str | None:
     """What no option says alone, in words; None where all is well."""
+    missing = [key for key in required(name) if options[key] is None]
+    if missing:
+        return f"{name} needs the option `{missing[0]}`"
+    if name == "cosine_length" and options["max"] is None:
+        return "cosine_length needs the option `max`, the length from which nothing changes"
     if name == "length":
         least, most = options["min"], options["max"]
         if least is None and most is None:

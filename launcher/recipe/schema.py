@@ -137,15 +137,20 @@ _RESOURCES = _object(
     }
 )
 
+_FUNCTION = "`file.py:function`, a name of the library or of TRL, or `package.module.function`"
+
 _REWARD: dict[str, Any] = {
     "anyOf": [
-        _text("`file.py:function`, a name of the library, or a reward model"),
+        _text(f"{_FUNCTION}, or a reward model"),
         _object(
             {
-                "function": _text("`file.py:function`, or a name of the library"),
+                "function": _text(_FUNCTION),
                 "model": _text("A reward model: `stage:NAME`, a folder or hub name"),
                 "weight": {"type": "number", "default": 1.0, "description": "Its share"},
-                "options": {"type": "object", "description": "Keywords of a library's function"},
+                "options": {
+                    "type": "object",
+                    "description": "Keywords of a function of the library or of TRL",
+                },
             }
         ),
     ]
@@ -153,11 +158,14 @@ _REWARD: dict[str, Any] = {
 
 _SCORE: dict[str, Any] = {
     "anyOf": [
-        _text("`file.py:function`, or a name of the library"),
+        _text(_FUNCTION),
         _object(
             {
-                "function": _text("`file.py:function`, or a name of the library"),
-                "options": {"type": "object", "description": "Keywords of a library's function"},
+                "function": _text(_FUNCTION),
+                "options": {
+                    "type": "object",
+                    "description": "Keywords of a function of the library or of TRL",
+                },
             },
             "function",
         ),

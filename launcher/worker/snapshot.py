@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -96,9 +97,39 @@ def templates() -> list[str]:
     )
 
 
+_OF_THE_TRAINER = ("log_extra", "log_metric", "trainer_state")
+
+
+def rewards() -> dict[str, Any]:
+    """TRL's reward functions: their options, whether they are made with them, and what they need.
+
+    A `get_…` gives the function that judges; others take their options with every call, which are
+    the keywords with a default that no trainer fills in.
+    """
+    found: dict[str, Any] = {}
+    module = importlib.import_module("trl.rewards")
+    for name in sorted(name for name in dir(module) if not name.startswith("_")):
+        function = getattr(module, name)
+        if not inspect.isfunction(function):
+            continue
+        made = name.startswith("get_")
+        hints = typing.get_type_hints(function)
+        options: dict[str, Any] = {}
+        for key, parameter in inspect.signature(function).parameters.items():
+            needed = parameter.default is parameter.empty
+            if parameter.kind is parameter.VAR_KEYWORD or key in _OF_THE_TRAINER:
+                continue
+            if made or not needed:
+                default = {} if needed else {"default": parameter.default}
+                options[key] = {**json_type(hints[key]), **default}
+        math = "math_verify" in inspect.getsource(sys.modules[function.__module__])
+        found[name] = {"made": made, "math": math, "options": options}
+    return found
+
+
 def snapshot() -> dict[str, Any]:
-    """TRL's version, the chat templates that it replaces, and of each method its config's fields
-    and refused keys."""
+    """TRL's version, the chat templates that it replaces, its reward functions, and of each method
+    its config's fields and refused keys."""
     methods: dict[str, Any] = {}
     for method in METHODS.values():
         if method.config is None:
@@ -111,7 +142,12 @@ def snapshot() -> dict[str, Any]:
             "refused": dict(getattr(module, "REFUSED", {})),
             "fields": fields_of(getattr(module, class_name)),
         }
-    return {"trl": trl.__version__, "templates": templates(), "methods": methods}
+    return {
+        "trl": trl.__version__,
+        "templates": templates(),
+        "rewards": rewards(),
+        "methods": methods,
+    }
 
 
 def text() -> str:
@@ -119,6 +155,8 @@ def text() -> str:
     document = snapshot()
     known = ",\n".join(f"  {json.dumps(each)}" for each in document["templates"])
     lines = ["{", f' "trl": {json.dumps(document["trl"])},', ' "templates": [', known, " ],"]
+    judges = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in document["rewards"].items()]
+    lines += [' "rewards": {', ",\n".join(judges), " },"]
     lines.append(' "methods": {')
     for name, method in document["methods"].items():
         lines += [f'  "{name}": {{', f'   "config": {json.dumps(method["config"])},']

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import indent
 
-from launcher.recipe.load import load_recipe
-from launcher.recipe.rewards import LIBRARY
+from launcher.recipe.library import named
+from launcher.recipe.load import load_recipe, recipe_of
 from launcher.report import signs
 from launcher.worker.rewards.judge import UserJudge
 from launcher.worker.rewards.user import UserFunction
@@ -15,8 +16,8 @@ TEXT = (Path(__file__).resolve().parents[2] / "docs" / "rewards.md").read_text(e
 
 
 def block(kind: str) -> str:
-    (found,) = re.findall(rf"```{kind}\n(.*?)```", TEXT, re.DOTALL)
-    return str(found)
+    found = re.findall(rf"```{kind}\n(.*?)```", TEXT, re.DOTALL)
+    return str(found[0])
 
 
 def test_its_recipe_loads_and_its_function_judges(tmp_path: Path) -> None:
@@ -37,15 +38,25 @@ def test_its_recipe_loads_and_its_function_judges(tmp_path: Path) -> None:
     assert judge(["?"] * 3, texts, [[1]] * 3, answer=["7"] * 3, level=[1] * 3) == [1, 0, 1]
 
 
-def test_its_table_is_the_library() -> None:
+def test_its_tables_are_the_library_and_trl_s() -> None:
     rows = re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", TEXT, re.MULTILINE)
-    assert {name for name, _ in rows} == set(LIBRARY)
-    for name, options in LIBRARY.items():
+    assert {name for name, _ in rows} == set(named())
+    for name, options in named().items():
         stated = next(text for row, text in rows if row == name)
         for key, option in options.items():
-            assert f"`{key}`" in stated
+            assert f"`{key}`" in stated or stated == "both (needed)"
             if option.default is not None:
                 assert str(option.default).lower().replace("1e-06", "1e-6") in stated
+
+
+def test_its_functions_of_trl_and_of_packages_load() -> None:
+    rewards = re.findall(r"```yaml\n(rewards:.*?)```", TEXT, re.DOTALL)[0]
+    text = "launcher: 1\nname: r\nstages:\n  grpo:\n    method: grpo\n    policy: owner/p\n"
+    text += "    global_batch: 8\n    data: {path: owner/d}\n" + indent(rewards, "    ")
+    stage = recipe_of(text, "r").stage("grpo")
+    assert [each.function for each in stage.rewards] == [
+        "accuracy_reward", "get_soft_overlong_punishment", "my_package.rewards.taste"
+    ]  # fmt: skip
 
 
 def test_its_thresholds_are_those_of_the_signs() -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from launcher.errors import LauncherError, UsageError
-from launcher.recipe.rewards import LIBRARY, options_of
+from launcher.recipe.library import LIBRARY, options_of
 from launcher.worker.rewards import library
+from launcher.worker.rewards.build import function_judge
 from launcher.worker.rewards.judge import Judge, LibraryJudge, UserJudge
 from launcher.worker.rewards.library import FUNCTIONS
 from launcher.worker.rewards.patience import TooSlow, at_most
@@ -74,6 +75,93 @@ def test_a_number_may_be_off_by_the_tolerance() -> None:
     near = {"answer": ["100"]}
     assert judged("numeric_answer", ["101"], near, tolerance=0.02) == [1]
     assert judged("numeric_answer", ["103"], near, tolerance=0.02) == [0]
+
+
+def test_tags_count_once_each() -> None:
+    whole = "<think>\na\n</think>\n<answer>\nb\n</answer>"
+    assert judged("tag_count", [whole, whole * 2, "<think>\na", ""]) == [1, 0, 0.25, 0]
+    assert judged("tag_count", ["[a] b", "b"], tags=["[a]", "[b]"]) == [0.5, 0]
+
+
+def test_steps_are_numbered_dashed_or_in_words() -> None:
+    texts = ["First, a.\nStep 2: b\n3. c\n- d", "1. a\n2. b", "10.5 - 3 * 2"]
+    assert judged("reasoning_steps", texts) == [1, pytest.approx(2 / 3), 0]
+    assert judged("reasoning_steps", ["1. a\n2. b"], steps=2) == [1]
+
+
+def test_a_short_right_answer_is_best_and_a_short_wrong_one_worst() -> None:
+    texts, answers = ["7", "7" + " " * 9, "8", "8" + " " * 99, "7"], {"answer": [*"7777", None]}
+    found = judged("cosine_length", texts, answers, max=10, unit="characters")
+    assert found == [pytest.approx(x, abs=0.02) for x in (1, 0.5, -1, -0.5)] + [None]
+    assert judged("cosine_length", ["7" + " " * 4], {"answer": ["7"]}, max=10) == [0.75]
+
+
+def test_brevity_is_held_against_the_answers_to_the_same_prompt() -> None:
+    judge = LibraryJudge("it", "brevity", options_of("brevity", {"unit": "words"}))
+    texts = ["7", "so 7", "well so 7", "8", "it is 8", "so it is 7"]
+    prompts = ["a", "a", "a", "a", "b", "b"]
+    found = judge(prompts, texts, [[1]] * 6, answer=[7] * 6)
+    assert found == [0.5, 0, -0.5, 0, 0, -0.5]
+    assert judge(["a"], ["7"], [[1]], answer=["7"]) == [0]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "ids", "right"),
+    [
+        ("get_soft_overlong_punishment", {"max_completion_len": 100, "soft_punish_cache": 20},
+         [1] * 90, -0.5),
+        ("get_repetition_penalty_reward", {"ngram_size": 2}, [5] * 5, -0.75),
+        ("think_format_reward", {}, [1], 1),
+    ],
+)  # fmt: skip
+def test_trls_own_functions_judge_by_name_texts_and_messages(
+    name: str, options: dict[str, Any], ids: list[int], right: float
+) -> None:
+    judge = function_judge("it", name, options, Path)
+    for text in ("<think>a</think> b", said("<think>a</think> b")):
+        assert judge(["?"], [text], [ids]) == [right]
+
+
+def test_a_function_that_reads_latex_tells_that_math_verify_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("launcher.worker.rewards.of_trl.find_spec", lambda name: None)
+    for name, options in (
+        ("accuracy_reward", {}),
+        ("get_cosine_scaled_reward", {"max_len": 9}),
+        ("brevity", {"correct": "latex"}),
+    ):
+        with pytest.raises(UsageError, match="math-verify, which is not installed here"):
+            function_judge("it", name, options, Path)
+
+
+def test_a_function_of_trl_tells_the_column_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.worker.rewards.of_trl.find_spec", lambda name: object())
+    judge = function_judge("it", "accuracy_reward", {}, Path)
+    with pytest.raises(UsageError, match="with the column solution, and the data has answer"):
+        judge(["?"], ["a"], [[1]], answer=["a"])
+
+
+def test_an_option_that_trl_refuses_is_told_before_anything_loads() -> None:
+    with pytest.raises(UsageError, match=r"max_penalty 1\.0 should not be positive"):
+        function_judge("it", "get_repetition_penalty_reward", {"max_penalty": 1.0}, Path)
+
+
+def test_a_path_of_import_is_imported_where_the_training_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kept_rewards.py").write_text(
+        "def size(completions, **others):\n    return [len(c) for c in completions]\n"
+        "def bad(completions):\n    return [1 / 0]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert function_judge("it", "kept_rewards.size", {}, Path)(["?"], ["abc"], [[1]]) == [3]
+    with pytest.raises(UsageError, match="kept_rewards:4 bad: ZeroDivisionError"):
+        function_judge("it", "kept_rewards.bad", {}, Path)(["?"], ["abc"], [[1]])
+    with pytest.raises(UsageError, match="kept_rewards has no function none"):
+        function_judge("it", "kept_rewards.none", {}, Path)
+    with pytest.raises(UsageError, match=r"nowhere\.f cannot be imported: No module named"):
+        function_judge("it", "nowhere.f", {}, Path)
 
 
 def test_a_format_is_matched_whole_over_lines_or_found_within() -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from pathlib import Path
 
 import pytest
 
+from launcher.cli import installed
+from launcher.errors import UsageError
+from launcher.plan.packages import needed
 from launcher.recipe.document import Node
 from launcher.recipe.folder import guess, survey
-from launcher.recipe.load import load_recipe
+from launcher.recipe.load import load_recipe, recipe_of
 from launcher.recipe.problems import Place, RecipeErrors
 from launcher.recipe.renames import REMOVED, RENAMES
 from launcher.recipe.trl_yaml.convert import LEFT_OUT
@@ -252,14 +256,53 @@ def test_reward_functions_may_be_the_recipe_s_beside_the_config_or_a_model(tmp_p
     }
 
 
+def test_functions_of_trl_and_paths_of_import_are_taken_as_trl_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine.py").write_text("def size(completions):\n    return []\n")
+    monkeypatch.chdir(tmp_path / "here")
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "model_name_or_path: owner/m\ndataset_name: owner/d\nper_device_train_batch_size: 8\n"
+        "reward_funcs: [reasoning_accuracy_reward, get_soft_overlong_punishment, mine.size,\n"
+        "  pack.age.judge]\n"
+    )
+    recipe = load_recipe(str(path), method="grpo")
+    overlong = {"max_completion_len": 1280, "soft_punish_cache": 256}
+    assert only(recipe).rewards == (
+        Reward("reasoning_accuracy_reward", "reasoning_accuracy_reward"),
+        Reward("get_soft_overlong_punishment", "get_soft_overlong_punishment", options=overlong),
+        Reward("size", f"{tmp_path}/here/mine.py:size"),
+        Reward("judge", "pack.age.judge"),
+    )
+    assert any("pack.age is imported where the training runs" in each for each in recipe.warnings)
+    missing = dict(needed(recipe))
+    assert set(missing) == {"math_verify", "pack"}
+    assert missing["pack"].key == "stages.grpo.rewards.judge"
+
+
+def test_what_a_function_needs_is_told_before_anything_is_queued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        "launcher: 1\nname: a\nstages:\n  grpo:\n    method: grpo\n    policy: owner/p\n"
+        "    global_batch: 8\n    data: {path: owner/d}\n    rewards: {it: nowhere.at.all}\n"
+    )
+    recipe = recipe_of(text, "r")
+    with pytest.raises(UsageError, match=r"rewards\.it: nowhere\.at\.all is imported where"):
+        installed.check(recipe, sys.executable)
+    installed.check(recipe, "/another/python")
+    monkeypatch.setattr(installed, "find_spec", lambda name: None)
+    installed.check(recipe, None)
+
+
 def test_the_same_renames_hold_in_a_train_block() -> None:
     text = (
         "launcher: 1\nname: a\nstages:\n  dpo:\n    method: dpo\n    policy: owner/p\n"
         "    global_batch: 8\n    data: {path: owner/d}\n"
         "    train: {rpo_alpha: 0.5, loss_type: aot_pair, max_target_length: 3}\n"
     )
-    from launcher.recipe.load import recipe_of
-
     with pytest.raises(RecipeErrors) as errors:
         recipe_of(text, "r")
     assert "no key of DPOConfig (TRL 1.16.0) any more: sequences are cut" in str(errors.value)

@@ -3,60 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from launcher.recipe.document import Node
+from launcher.recipe.library import LIBRARY, is_dotted, named, of_trl
 from launcher.recipe.problems import show, suggest
-from launcher.recipe.rewards import LIBRARY
-from launcher.recipe.trl_yaml.flat import Flat
+from launcher.recipe.trl_yaml.flat import Flat, built
+from launcher.recipe.trl_yaml.open_r1 import OPTIONS, SAME, SANDBOXED, option
 from launcher.recipe.values import NAME
 
-_THINK = r"\A<think>(?!.*<think>).*?</think>"
-_TAGS = r"\A<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>(?=\n|\Z)"
-
-SAME: Mapping[str, Mapping[str, Any]] = {
-    name: {"function": "regex_format", "options": {"pattern": pattern, "whole": False}}
-    for name, pattern in (("think_format_reward", _THINK), ("format", _TAGS))
-}
-"""Functions that the library has, with the options that make them the same."""
-
-OTHERS: Mapping[str, str] = {
-    "accuracy": "it holds LaTeX against `solution` with math-verify",
-    "accuracy_reward": "it holds LaTeX against `solution` with math-verify",
-    "reasoning_accuracy_reward": "it holds LaTeX after the reasoning against `solution`",
-    "get_soft_overlong_punishment": "it takes off for length near the limit",
-    "soft_overlong_punishment": "it takes off for length near the limit",
-    "tag_count": "it counts the tags one by one",
-    "reasoning_steps": "it counts steps such as `First,` and `1.`",
-    "cosine": "it scales correctness by length",
-    "repetition_penalty": "it takes off for repeated n-grams",
-    "length": "it scales correctness by the length beside the others'",
-    "code": "it runs code in a sandbox",
-    "binary_code": "it runs code in a sandbox",
-    "ioi_code": "it runs code in a sandbox",
-    "cf_code": "it runs code in a sandbox",
-    "code_format": "it looks for a block of code of a language",
-}
-"""Functions that only their own scripts have: what they do."""
-
-_OPTIONS = (
-    "cosine_min_value_wrong", "cosine_max_value_wrong", "cosine_min_value_correct",
-    "cosine_max_value_correct", "cosine_max_len", "repetition_n_grams", "repetition_max_penalty",
-    "code_language", "code_eval_test_batch_size", "code_eval_scoring_mode",
-    "parallel_code_exec_per_proc", "e2b_router_url", "morph_router_url", "code_provider",
-    "ioi_provider", "max_completion_len", "soft_punish_cache",
-)  # fmt: skip
 _FILE = "rewards.py"
 
 
 def take(flat: Flat) -> None:
     """The stage's `rewards`, each under its name, with its weight."""
-    for key in _OPTIONS:
-        flat.leave_out(key, "it is of open-r1's own reward functions; write it into yours")
+    options = {key: node for key in OPTIONS if (node := flat.left.pop(key, None)) is not None}
     functions = flat.left.get("reward_funcs")
     if functions is None or not flat.method.judged:
+        _idle(flat, options)
         return
     del flat.left["reward_funcs"]
     weights = flat.take("reward_weights")
@@ -69,12 +35,21 @@ def take(flat: Flat) -> None:
     found: dict[str, Any] = {}
     for index, node in enumerate(names):
         share = shares[index] if shares else None
-        _one(flat, node, share, found)
+        _one(flat, node, share, found, options)
+    _idle(flat, options)
     if found:
         flat.stage["rewards"] = found
 
 
-def _one(flat: Flat, node: Node, share: Node | None, found: dict[str, Any]) -> None:
+def _idle(flat: Flat, options: dict[str, Node]) -> None:
+    """Say that what is left of the `options` of open-r1's functions is of none that judge here."""
+    for key, node in options.items():
+        flat.leave_out(key, "no function that judges here takes it", node)
+
+
+def _one(
+    flat: Flat, node: Node, share: Node | None, found: dict[str, Any], options: dict[str, Node]
+) -> None:
     text = str(node.value)
     label = text.rsplit("/", 1)[-1].rsplit(".", 1)[-1]
     weight = {} if share is None or share.value == 1 else {"weight": share}
@@ -93,38 +68,73 @@ def _one(flat: Flat, node: Node, share: Node | None, found: dict[str, Any]) -> N
             text = "the recipe's own goes first; its weight is 1 unless it is said there"
             flat.note(node, key, text)
         return
-    here = _beside(node, label)
+    here = _beside(node, _FILE, label)
     if here is not None:
         found[label] = {"function": _at(node, here), **weight}
         flat.note(node, key, f"taken from {_FILE} beside the config")
     elif text in SAME:
-        found[label] = {**SAME[text], **weight}
-        flat.note(node, key, f"taken as `{SAME[text]['function']}` of the library")
-    elif text in LIBRARY and text not in OTHERS:
+        found[label] = {**_same(text, node, options), **weight}
+        whose = "TRL" if SAME[text].function in of_trl() else "the library"
+        flat.note(node, key, f"taken as `{SAME[text].function}` of {whose}")
+    elif text in named():
         found[label] = {"function": node, **weight}
     elif "/" in text:
         found[label] = {"model": flat.local(node), **weight}
+    elif is_dotted(text):
+        found[label] = {"function": _imported(flat, node, key), **weight}
     else:
-        does = OTHERS.get(text)
-        said = f"{does}, which the library has not" if does else "not in the library"
-        near = "" if does else suggest(text, (*LIBRARY, *SAME))
+        said = "it runs what the model writes in a sandbox of its own, which is not offered here"
+        near = "" if text in SANDBOXED else suggest(text, (*named(), *SAME))
+        said = said if text in SANDBOXED else "not in the library"
         way = f"write `def {label}(…)` into a {_FILE} beside the config, or name a file.py:function"
         way += f" or one of the library ({', '.join(LIBRARY)}) as `rewards.{label}.function`"
         flat.wrong(node, key, f"{said}{near}; {way}")
+
+
+def _same(text: str, node: Node, options: dict[str, Node]) -> dict[str, Any]:
+    """The reward that does what open-r1's function `text` does, with the config's options of it."""
+    same = SAME[text]
+    given: dict[str, Any] = dict(same.options)
+    for key, (name, default) in same.keys.items():
+        stated = options.pop(key, None)
+        value = default if stated is None or stated.value is None else stated.value
+        given[name] = built(option(key, value), node if stated is None else stated)
+    return {"function": same.function, **({"options": given} if given else {})}
+
+
+def _imported(flat: Flat, node: Node, key: str) -> Node:
+    """A path of import: of a module that lies in the current folder or beside the config, as TRL
+    finds it, its file; else as it stands, for the nodes to import."""
+    module, _, function = str(node.value).rpartition(".")
+    if "." not in module:
+        for folder in (Path.cwd(), Path(node.place.folder)):
+            path = folder / f"{module}.py"
+            if _defines(path, function):
+                flat.note(node, key, f"taken from the file {path}")
+                return replace(node, value=f"{path}:{function}")
+    flat.note(
+        node, key, f"{module} is imported where the training runs; it must be installed there"
+    )
+    return node
 
 
 def _at(node: Node, function: str) -> Node:
     return Node(str(node.place.folder / _FILE) + f":{function}", node.place, node.key_place)
 
 
-def _beside(node: Node, label: str) -> str | None:
-    """The function called `label` (or with `_reward`) in a rewards.py beside the config."""
-    path = Path(node.place.folder) / _FILE
+def _beside(node: Node, file: str, label: str) -> str | None:
+    """The function called `label` (or with `_reward`) in a file beside the config."""
+    path = Path(node.place.folder) / file
+    for name in (label, f"{label}_reward"):
+        if _defines(path, name):
+            return name
+    return None
+
+
+def _defines(path: Path, function: str) -> bool:
+    """Whether the file `path` is there and defines the function."""
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
     except (OSError, UnicodeDecodeError):
-        return None
-    for name in (label, f"{label}_reward"):
-        if re.search(rf"(?m)^def {re.escape(name)}\(", text):
-            return name
-    return None
+        return False
+    return re.search(rf"(?m)^(async )?def {re.escape(function)}\(", text) is not None

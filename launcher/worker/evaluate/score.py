@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import UsageError
-from launcher.recipe.rewards import LIBRARY, options_of
+from launcher.recipe.library import LIBRARY, is_file
 from launcher.recipe.types import Score
 from launcher.worker.evaluate.generate import Completion
 from launcher.worker.ppo import reward
-from launcher.worker.rewards.judge import LibraryJudge
+from launcher.worker.rewards.build import function_judge
 
 Values = list[float | None]
 """One a completion; None where there is nothing to judge it by."""
@@ -88,16 +88,19 @@ def reader(folder: str, written_with: Any, *, talks: bool) -> Any:
 
 def function(label: str, score: Score, rows: Sequence[Mapping[str, Any]]) -> Function:
     """What `score` stands for. Raises UsageError for what cannot be used on `rows`."""
-    if score.function not in LIBRARY:
+    if is_file(score.function):
         return _of_file(label, score.function)
-    judge = LibraryJudge(label, score.function, options_of(score.function, score.options))
+    judge = function_judge(label, score.function, score.options, Path)
 
     def judged(rows: Sequence[Mapping[str, Any]], completions: Sequence[Completion]) -> Values:
-        texts = [completion.text for completion in completions]
-        return judge(
-            [row["prompt"] for row in rows], texts, [c.ids for c in completions], **_columns(rows)
-        )
+        prompts = [row["prompt"] for row in rows]
+        answers = [
+            as_answer(prompt, c.text) for prompt, c in zip(prompts, completions, strict=True)
+        ]
+        return judge(prompts, answers, [c.ids for c in completions], **_columns(rows))
 
+    if score.function not in LIBRARY:
+        return judged
     nothing = Completion(prompt_ids=[], ids=[], text="", ended=False)
     if all(value is None for value in judged(rows, [nothing] * len(rows))):
         raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from launcher.recipe.rewards import LIBRARY
+from launcher.recipe.library import is_file
 from launcher.recipe.types import Score
 from launcher.records import evaluation, files
 from launcher.report.evaluation import render_markdown
@@ -64,7 +64,7 @@ def run(context: Context, stop: Stop) -> Finished:
 
 def _snapshot_of(context: Context, score: Score) -> Score:
     """The score with the run's copy of its file, made when the run was submitted."""
-    if score.function in LIBRARY:
+    if not is_file(score.function):
         return score
     path, _, name = score.function.rpartition(":")
     return replace(score, function=f"{context.run.user_file(path)}:{name}")

@@ -14,6 +14,7 @@ def run(context: Context, stop: Stop) -> Finished | None:
     from launcher.worker.rewards.build import judges
 
     config = arguments.config(context)
+    judging = judges(context)
     tokenizer = models.tokenizer(context)
     policy = context.model("policy")
     assert policy is not None
@@ -21,7 +22,7 @@ def run(context: Context, stop: Stop) -> Finished | None:
     trainer = OnlineDpo(
         model=models.causal(context, policy),
         ref_model=None if reference is None else models.frozen_causal(context, reference),
-        judges=judges(context),
+        judges=judging,
         args=config,
         train_dataset=data.training_set(context, tokenizer),
         processing_class=tokenizer,

@@ -15,6 +15,7 @@ def grouped(context: Context, stop: Stop, kind: Any) -> Any:
     """A `Grpo` or `Rloo` of `launcher.worker.online.grouped`."""
     # The settings come first: ZeRO-3 shards what is loaded after them.
     config = arguments.config(context)
+    judging = judges(context)
     tokenizer = models.tokenizer(context)
     policy = context.model("policy")
     assert policy is not None
@@ -22,7 +23,7 @@ def grouped(context: Context, stop: Stop, kind: Any) -> Any:
     return kind(
         model=models.causal(context, policy),
         args=config,
-        judges=judges(context),
+        judges=judging,
         ref_model=None if reference is None else models.frozen_causal(context, reference),
         train_dataset=data.training_set(context, tokenizer),
         eval_dataset=data.evaluation_set(context, tokenizer),

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from launcher.errors import UsageError
+from launcher.worker.rewards.called import Called
 from launcher.worker.rewards.library import FUNCTIONS, Rewards
-from launcher.worker.rewards.user import UserFunction
 
 _OF_THE_TRAINER = ("trainer_state", "log_extra", "log_metric", "environments")
 
@@ -101,8 +101,10 @@ class LibraryJudge(Judge):
         columns: dict[str, Any],
     ) -> Rewards:
         options = dict(self._options)
-        if self._name == "length":
+        if "unit" in options:
             options["sizes"] = [len(ids) for ids in completion_ids]
+        if self._name == "brevity":
+            options["prompts"] = prompts
         of_the_data = {k: v for k, v in columns.items() if k not in _OF_THE_TRAINER}
         return FUNCTIONS[self._name](
             [content(completion) for completion in completions], of_the_data, **options
@@ -110,9 +112,9 @@ class LibraryJudge(Judge):
 
 
 class UserJudge(Judge):
-    """A function from the user's file, called with TRL's keywords."""
+    """A function of the user's or of TRL's, called with TRL's keywords."""
 
-    def __init__(self, label: str, function: UserFunction) -> None:
+    def __init__(self, label: str, function: Called) -> None:
         super().__init__(label)
         self._function = function
 

@@ -1,7 +1,7 @@
 """The library's rewards. Each gives one number a completion, or None where it has nothing to say.
 
 All take the texts of the completions first, then the columns of the data. Their options are those
-of `launcher.recipe.rewards.LIBRARY`, checked with the recipe.
+of `launcher.recipe.library.LIBRARY`, checked with the recipe.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from launcher.errors import UsageError
+from launcher.worker.rewards.of_trl import right_in_latex
 from launcher.worker.rewards.patience import TooSlow, at_most
 
 Rewards = list[float | None]
@@ -22,6 +23,11 @@ _NUMBER = re.compile(
     r"(?:(?<!\d)[-+])?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3})?"
     r"(?:\s?/\s?\d+)?"
 )
+_STEP = re.compile(
+    r"^\s*(?:\d+\.|[-*])\s|\bStep \d+:|\b(?:First|Second|Third|Next|Then|Finally),", re.MULTILINE
+)
+TAGS = ("<think>\n", "\n</think>\n", "\n<answer>\n", "\n</answer>")
+"""Of R1's format."""
 PATTERN_SECONDS = 1.0
 """What a pattern may take for one completion."""
 
@@ -119,22 +125,102 @@ def length(
 
     `sizes` are the tokens of each completion, its end token included.
     """
-    if unit == "words":
-        sizes = [len(text.split()) for text in texts]
-    elif unit == "characters":
-        sizes = [len(text) for text in texts]
-    return [_within(size, min, max) for size in sizes]
+    return [_within(size, min, max) for size in _sizes(texts, sizes, unit)]
+
+
+def cosine_length(
+    texts: Sequence[str],
+    columns: Mapping[str, Sequence[Any]],
+    *,
+    sizes: Sequence[int],
+    column: str,
+    after: str | None,
+    correct: str,
+    max: int,
+    unit: str,
+    right_short: float,
+    right_long: float,
+    wrong_short: float,
+    wrong_long: float,
+) -> Rewards:
+    """From the value for short completions to that for long ones, along half a cosine up to `max`.
+
+    What is right has one pair of values, what is wrong another: a short right answer is best, and
+    a short wrong one worst (Yeo et al. 2025, arXiv:2502.03373, appendix C.1). None where the row
+    has no answer.
+    """
+    found: Rewards = []
+    rights = _right(texts, columns, column, after, correct, "cosine_length")
+    for right, size in zip(rights, _sizes(texts, sizes, unit), strict=True):
+        if right is None:
+            found.append(None)
+            continue
+        short, long = (right_short, right_long) if right else (wrong_short, wrong_long)
+        share = 1.0 if size > max else size / max
+        found.append(long + (short - long) * (1 + math.cos(share * math.pi)) / 2)
+    return found
+
+
+def brevity(
+    texts: Sequence[str],
+    columns: Mapping[str, Sequence[Any]],
+    *,
+    sizes: Sequence[int],
+    prompts: Sequence[Any],
+    column: str,
+    after: str | None,
+    correct: str,
+    unit: str,
+) -> Rewards:
+    """0.5 for the shortest completion of a prompt, falling in a line to −0.5 for its longest; what
+    is wrong gets 0 at most (Kimi k1.5, arXiv:2501.12599). 0 where all are of one length, None where
+    the row has no answer.
+
+    Completions of one prompt are those of the same call.
+    """
+    groups: dict[str, list[int]] = {}
+    sizes = _sizes(texts, sizes, unit)
+    for prompt, size in zip(prompts, sizes, strict=True):
+        groups.setdefault(repr(prompt), []).append(size)
+    found: Rewards = []
+    rights = _right(texts, columns, column, after, correct, "brevity")
+    for right, prompt, size in zip(rights, prompts, sizes, strict=True):
+        least, most = min(groups[repr(prompt)]), max(groups[repr(prompt)])
+        place = 0.5 if most == least else (size - least) / (most - least)
+        found.append(None if right is None else 0.5 - place if right else min(0.0, 0.5 - place))
+    return found
+
+
+def tag_count(
+    texts: Sequence[str], columns: Mapping[str, Sequence[Any]], *, tags: Sequence[str] | None
+) -> Rewards:
+    """The share of `tags` that stand in the completion exactly once; by default those around a
+    thought and an answer, each on a line of its own."""
+    wanted = tags or TAGS
+    return [sum(text.count(tag) == 1 for tag in wanted) / len(wanted) for text in texts]
+
+
+def reasoning_steps(
+    texts: Sequence[str], columns: Mapping[str, Sequence[Any]], *, steps: int
+) -> Rewards:
+    """Marks of steps over `steps`, at most 1: numbered or dashed lines, `Step 1:`, `First,`, …."""
+    return [min(1.0, len(_STEP.findall(text)) / steps) for text in texts]
 
 
 def repetition(
-    texts: Sequence[str], columns: Mapping[str, Sequence[Any]], *, ngram: int
+    texts: Sequence[str],
+    columns: Mapping[str, Sequence[Any]],
+    *,
+    ngram: int,
+    ignore_case: bool,
+    most: float,
 ) -> Rewards:
-    """Minus the share of word n-grams that were there before: 0 without repetition, to −1."""
+    """Minus the share of word n-grams that were there before, times `most`; 0 without any."""
     found: Rewards = []
     for text in texts:
-        words = text.split()
+        words = (text.casefold() if ignore_case else text).split()
         grams = [tuple(words[i : i + ngram]) for i in range(len(words) - ngram + 1)]
-        found.append(len(set(grams)) / len(grams) - 1 if grams else 0.0)
+        found.append(most * (len(set(grams)) / len(grams) - 1) if grams else 0.0)
     return found
 
 
@@ -142,9 +228,37 @@ FUNCTIONS: Mapping[str, Function] = {
     "exact_match": exact_match,
     "numeric_answer": numeric_answer,
     "regex_format": regex_format,
+    "tag_count": tag_count,
+    "reasoning_steps": reasoning_steps,
     "length": length,
+    "cosine_length": cosine_length,
+    "brevity": brevity,
     "repetition": repetition,
 }
+
+
+def _right(
+    texts: Sequence[str],
+    columns: Mapping[str, Sequence[Any]],
+    column: str,
+    after: str | None,
+    correct: str,
+    name: str,
+) -> Rewards:
+    """1 where the answer is right, as `correct` says; None where the row has none."""
+    _column(columns, column, name)
+    if correct == "numeric":
+        return numeric_answer(texts, columns, column=column, after=after, tolerance=1e-6)
+    if correct == "exact":
+        return exact_match(texts, columns, column=column, after=after, ignore_case=False)
+    return right_in_latex([_tail(text, after) for text in texts], columns[column])
+
+
+def _sizes(texts: Sequence[str], tokens: Sequence[int], unit: str) -> Sequence[int]:
+    """The length of each completion in `unit`."""
+    if unit == "words":
+        return [len(text.split()) for text in texts]
+    return [len(text) for text in texts] if unit == "characters" else tokens
 
 
 def _column(columns: Mapping[str, Sequence[Any]], column: str, name: str) -> Sequence[Any]:

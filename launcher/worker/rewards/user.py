@@ -1,40 +1,24 @@
-"""A function of the user's file: loaded from the run's copy, and blamed for what it raises."""
+"""A function of the user's: from the run's copy of a file, or imported on the node."""
 
 from __future__ import annotations
 
-import asyncio
+import importlib
 import importlib.util
-import inspect
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from launcher.errors import UsageError
+from launcher.worker.rewards.called import Called
 
 
-class UserFunction:
-    """`name` of the file `path`, of which `copy` is the run's own.
-
-    Called with keywords, of which it gets those that it names, or all where it takes `**kwargs`.
-    A coroutine is run to its end.
-    """
+class UserFunction(Called):
+    """`name` of the file `path`, of which `copy` is the run's own. Raises UsageError."""
 
     def __init__(self, path: str, name: str, copy: Path) -> None:
         self._path, self._name, self._copy = path, name, copy
-        self._function = self._load()
-        parameters = inspect.signature(self._function).parameters.values()
-        self._all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
-        self._takes = {p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY}
-
-    def __call__(self, keywords: Mapping[str, Any]) -> Any:
-        """What the function returns. Raises UsageError with the line at fault where it raises."""
-        known = {k: v for k, v in keywords.items() if self._all or k in self._takes}
-        try:
-            given = self._function(**known)
-            return asyncio.run(given) if inspect.iscoroutine(given) else given
-        except Exception as error:
-            raise self._blamed(error, f"it was called with {', '.join(sorted(known))}") from error
+        self.said, self.source = f"{path} {name}", str(copy)
+        self.takes(self._load())
 
     def _load(self) -> Callable[..., Any]:
         if not self._copy.is_file():
@@ -47,7 +31,7 @@ class UserFunction:
         try:
             spec.loader.exec_module(module)
         except Exception as error:
-            raise self._blamed(error, "it is run once, when the training starts") from error
+            raise self.blamed(error, "it is run once, when the training starts") from error
         function: Callable[..., Any] | None = getattr(module, self._name, None)
         if not callable(function):
             raise UsageError(
@@ -55,11 +39,27 @@ class UserFunction:
             )
         return function
 
-    def _blamed(self, error: Exception, hint: str) -> UsageError:
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame.lineno for frame in frames if frame.filename == str(self._copy)]
-        if isinstance(error, SyntaxError) and error.filename == str(self._copy):
-            own.append(error.lineno)
-        line = f":{own[-1]}" if own else ""
-        last = traceback.format_exception_only(error)[-1].strip()
-        return UsageError(f"{self._path}{line} {self._name}: {last}", hint=hint)
+
+class ImportedFunction(Called):
+    """The function at a path of import, `package.module.function`. Raises UsageError."""
+
+    def __init__(self, path: str) -> None:
+        module_name, _, name = path.rpartition(".")
+        self.said, self.source = f"{module_name} {name}", None
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"the reward function {path} cannot be imported: {error}",
+                hint="install its package where trainings run, or name a file (FILE.py:FUNCTION)",
+            ) from error
+        except Exception as error:
+            raise self.blamed(error, "its module is imported when the training starts") from error
+        function: Callable[..., Any] | None = getattr(module, name, None)
+        if not callable(function):
+            raise UsageError(
+                f"the module {module_name} has no function {name}",
+                hint="write package.module.function",
+            )
+        self.source = getattr(module, "__file__", None)
+        self.takes(function)
