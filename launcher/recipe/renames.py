@@ -28,6 +28,15 @@ RENAMES: Mapping[str, str] = {
 }
 """Old → new. Applied with a warning where the method's config has the new name alone."""
 
+RLOO_RENAMES: Mapping[str, str] = {
+    "rloo_k": "num_generations",
+    "kl_coef": "beta",
+    "init_kl_coef": "beta",
+    "num_ppo_epochs": "num_iterations",
+    "normalize_advantage": "normalize_advantages",
+}
+"""The same of RLOO, which had PPO's keys before it was built on GRPO."""
+
 _CUT = "sequences are cut at `max_length` as a whole"
 _PADDED = "the collator takes the padding from the tokenizer"
 _VLLM = "vLLM's engine is set up by `vllm_mode` and its keys"
@@ -91,6 +100,11 @@ REMOVED: Mapping[str, str] = {
     "split_batches": "the launcher sets up the data loader",
     "use_legacy_prediction_loop": "there is one loop",
     "eval_packing_strategy": "use `eval_packing`",
+    "judge": "judges of pairs are no more; the stage's `rewards` or `reward_model` judge",
+    "num_mini_batches": "use `generation_batch_size`, a multiple of the stage's `global_batch`",
+    "total_episodes": "use `max_steps`",
+    "token_level_kl": "the penalty is of whole completions",
+    "normalize_reward": "advantages are normalized, by `normalize_advantages`",
 }
 """Key that the installed TRL has no more → what is so in its place. Only where the method's config
 has no such key."""
@@ -112,6 +126,16 @@ class Change:
     wrong: bool = False
 
 
+def present(key: str, schemas: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a config with the keys `schemas` calls `key` now: itself where it is one of them, or
+    where it has no other name there."""
+    if key in schemas:
+        return key
+    old = {**RENAMES, **RLOO_RENAMES} if "normalize_advantages" in schemas else RENAMES
+    new = old.get(key, key)
+    return new if new in schemas else key
+
+
 def modernised(
     entries: Mapping[str, Node], schemas: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, Node], list[Change]]:
@@ -122,8 +146,8 @@ def modernised(
     changes: list[Change] = []
     found: dict[str, Node] = {}
     for key, entry in entries.items():
-        new = RENAMES.get(key)
-        if new is None or key in schemas or new not in schemas:
+        new = present(key, schemas)
+        if new == key:
             found[key] = entry
         elif new in entries:
             text = f"the old name of {new!r}, which is given too; keep that"

@@ -13,10 +13,11 @@ from launcher.cli import installed
 from launcher.errors import UsageError
 from launcher.plan.packages import needed
 from launcher.recipe.document import Node
+from launcher.recipe.fields import fields
 from launcher.recipe.folder import guess, survey
 from launcher.recipe.load import load_recipe, recipe_of
 from launcher.recipe.problems import Place, RecipeErrors
-from launcher.recipe.renames import REMOVED, RENAMES
+from launcher.recipe.renames import REMOVED, RENAMES, RLOO_RENAMES, present
 from launcher.recipe.trl_yaml.convert import LEFT_OUT
 from launcher.recipe.trl_yaml.keys import TAKEN
 from launcher.recipe.types import Peft, Recipe, Reward, Stage
@@ -312,7 +313,25 @@ def test_the_same_renames_hold_in_a_train_block() -> None:
 
 
 def test_no_key_is_both_renamed_and_removed() -> None:
-    assert not set(RENAMES) & set(REMOVED)
+    assert not set(RENAMES) & set(REMOVED) and not set(RLOO_RENAMES) & set(REMOVED)
+
+
+def test_a_key_that_the_method_has_now_keeps_its_name() -> None:
+    assert present("max_new_tokens", fields("online_dpo").schemas) == "max_new_tokens"
+    assert present("max_new_tokens", fields("grpo").schemas) == "max_completion_length"
+    assert present("kl_coef", fields("ppo").schemas) == "kl_coef"
+    assert present("kl_coef", fields("rloo").schemas) == "beta"
+    assert present("kl_coef", fields("dpo").schemas) == "kl_coef"
+
+
+def test_an_old_rloo_is_told_what_it_does_not_say(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "model_name_or_path: owner/m\ndataset_name: owner/d\nper_device_train_batch_size: 8\n"
+        "reward_funcs: [tag_count]\nrloo_k: 4\n"
+    )
+    warnings = load_recipe(str(path), method="rloo").warnings
+    assert "`num_iterations` 1 (`num_ppo_epochs` once 4)" in warnings[0]
 
 
 @pytest.mark.parametrize(

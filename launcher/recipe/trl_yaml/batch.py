@@ -50,24 +50,34 @@ def _count(flat: Flat, key: str) -> tuple[Node | None, int]:
 
 
 def _episodes(flat: Flat, batch: int) -> None:
-    """TRL's PPO counted its length in completions; a rollout feeds several optimizer steps."""
-    if flat.method.name != "ppo":
+    """TRL's PPO, and RLOO before it was built on GRPO, counted their length in completions; a
+    rollout feeds several optimizer steps."""
+    if flat.method.name == "ppo":
+        parts, epochs = _stated(flat, "num_mini_batches", 1), _stated(flat, "num_ppo_epochs", 4)
+    elif flat.method.name == "rloo":
+        parts, epochs = _rollout(flat, batch), _stated(flat, "num_ppo_epochs", 1)
+    else:
         return
-    total = flat.take("total_episodes")
-    if total is None:
+    node, total = _count(flat, "total_episodes")
+    if node is None:
         return
-    if isinstance(total.value, bool) or not isinstance(total.value, int) or total.value < 1:
-        flat.wrong(total, "total_episodes", f"got {show(total.value)}, expected a whole number")
-        return
-    parts, epochs = (
-        int(node.value) if node is not None and isinstance(node.value, int) else default
-        for node, default in (
-            (flat.left.get("num_mini_batches"), 1),
-            (flat.left.get("num_ppo_epochs"), 4),
-        )
-    )
-    rollouts = -(-total.value // (batch * parts))
+    rollouts = -(-total // (batch * parts))
     steps = rollouts * parts * epochs
-    flat.give("train.max_steps", total, steps)
-    text = f"{total.value} completions are {rollouts} rollouts, taken as `max_steps: {steps}`"
-    flat.note(total, "total_episodes", text)
+    flat.give("train.max_steps", node, steps)
+    text = f"{total} completions are {rollouts} rollouts, taken as `max_steps: {steps}`"
+    flat.note(node, "total_episodes", text)
+
+
+def _stated(flat: Flat, key: str, default: int) -> int:
+    node = flat.left.get(key)
+    return int(node.value) if node is not None and isinstance(node.value, int) else default
+
+
+def _rollout(flat: Flat, batch: int) -> int:
+    """Steps a rollout of RLOO's, which is now told by its size."""
+    node, parts = _count(flat, "num_mini_batches")
+    if node is not None and parts > 1:
+        flat.give("train.generation_batch_size", node, batch * parts)
+        text = f"{parts} steps a rollout, taken as `generation_batch_size: {batch * parts}`"
+        flat.note(node, "num_mini_batches", text)
+    return parts

@@ -10,7 +10,7 @@ from launcher.recipe.fields import fields, trl_version
 from launcher.recipe.methods import Method
 from launcher.recipe.owned import OWNED
 from launcher.recipe.problems import Problem, join, suggest
-from launcher.recipe.renames import REMOVED, RENAMES
+from launcher.recipe.renames import REMOVED, RLOO_RENAMES, present
 from launcher.recipe.trl_yaml import batch, data, model, peft, rewards
 from launcher.recipe.trl_yaml.accelerate import processes
 from launcher.recipe.trl_yaml.flat import Flat, built
@@ -51,9 +51,14 @@ LEFT_OUT: Mapping[str, str] = {
 
 _PRESENT_DEFAULTS = {
     "grpo": {"beta": "0.0 (once 0.04)", "loss_type": "dapo (once grpo, then bnpo)"},
+    "rloo": {"learning_rate": "1e-6 (once 5e-5)", "num_iterations": "1 (`num_ppo_epochs` once 4)"},
     "sft": {"learning_rate": "2e-5 (once 5e-5)"},
 }
 """Method → key that older TRLs had another default for, in words."""
+
+_OLD = ("torch_dtype", "max_prompt_length", "rpo_alpha")
+_TELLING = {"rloo": (*RLOO_RENAMES, "num_mini_batches", "token_level_kl", "total_episodes")}
+"""Method → the keys of the TRLs that had those defaults, where not every old key tells."""
 
 _FOR_TRAIN = ("rpo_alpha", "reference_free")
 
@@ -137,16 +142,18 @@ def _values(flat: Flat) -> None:
 
 def _age(flat: Flat, node: Node) -> None:
     """Of a config with old names: the defaults that are others by now."""
+    known = fields(flat.method.name).schemas
+    telling = _TELLING.get(flat.method.name)
     old = [
         key
         for key in flat.left
-        if key in RENAMES or key in ("torch_dtype", "max_prompt_length", "rpo_alpha")
+        if (key in telling if telling else present(key, known) != key or key in _OLD)
     ]
     new = _PRESENT_DEFAULTS.get(flat.method.name, {})
     silent = [
         f"`{key}` {text}"
         for key, text in new.items()
-        if key not in flat.left and not flat.says(f"train.{key}")
+        if key not in {present(each, known) for each in flat.left} and not flat.says(f"train.{key}")
     ]
     if old and silent:
         text = f"written for an older TRL; what it does not say is as in {trl_version()}: "
@@ -158,9 +165,7 @@ def _train(flat: Flat) -> None:
     known = fields(flat.method.name)
     for key, node in list(flat.left.items()):
         del flat.left[key]
-        new = RENAMES.get(key, key)
-        if new not in known.schemas and key not in known.schemas:
-            new = key
+        new = present(key, known.schemas)
         if flat.says(f"train.{new}") or (key in _FOR_TRAIN and flat.says("train.loss_type")):
             continue  # the recipe's word goes first
         special = key in _FOR_TRAIN and "loss_weights" in known.schemas

@@ -10,6 +10,7 @@ from typing import Any
 from launcher.recipe.document import Node
 from launcher.recipe.library import LIBRARY, is_dotted, named, of_trl
 from launcher.recipe.problems import show, suggest
+from launcher.recipe.renames import REMOVED
 from launcher.recipe.trl_yaml.flat import Flat, built
 from launcher.recipe.trl_yaml.open_r1 import OPTIONS, SAME, SANDBOXED, option
 from launcher.recipe.values import NAME
@@ -20,6 +21,7 @@ _FILE = "rewards.py"
 def take(flat: Flat) -> None:
     """The stage's `rewards`, each under its name, with its weight."""
     options = {key: node for key in OPTIONS if (node := flat.left.pop(key, None)) is not None}
+    _judge(flat)
     functions = flat.left.get("reward_funcs")
     if functions is None or not flat.method.judged:
         _idle(flat, options)
@@ -39,6 +41,20 @@ def take(flat: Flat) -> None:
     _idle(flat, options)
     if found:
         flat.stage["rewards"] = found
+
+
+def _judge(flat: Flat) -> None:
+    """Online DPO's judge of pairs, which the installed TRL has no more."""
+    judge = flat.left.get("judge")
+    if flat.method.name != "online_dpo" or judge is None or judge.value is None:
+        return
+    others = "reward_funcs" in flat.left or "reward_model" in flat.stage
+    if others or flat.says("rewards") or flat.says("reward_model"):
+        flat.leave_out("judge", REMOVED["judge"])
+    else:
+        del flat.left["judge"]
+        text = f"{REMOVED['judge']}; name a `reward_model_path` or `reward_funcs`"
+        flat.wrong(judge, "judge", text)
 
 
 def _idle(flat: Flat, options: dict[str, Node]) -> None:
