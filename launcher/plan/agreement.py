@@ -81,6 +81,9 @@ class _Known:
             )
         return self._read[reference]
 
+    def stage(self, name: str) -> Stage:
+        return self._recipe.stage(name)
+
     def of_stage(self, stage: Stage) -> Tokenizer | None:
         """The tokenizer that a stage trains with and leaves beside its model."""
         if stage.use is not None:
@@ -131,13 +134,18 @@ def _of_stage(stage: Stage, known: _Known, row_of: RowOf) -> Iterator[Finding]:
     for role in ("reference", "value_model"):
         yield from _same_tokens(stage, role, tokenizer, known, at)
     yield from _judges(stage, tokenizer, known, chats, at)
+    if chats is False:
+        yield from _other_rows(stage, known, row_of, at)
 
 
 def _of_evaluation(stage: Stage, known: _Known, row_of: RowOf, at: str) -> Iterator[Finding]:
     """Every candidate is asked through one tokenizer."""
     found = known.of_stage(stage)
-    if found is not None and found.template is None and _chats(stage, _row(stage, row_of)):
+    chats = _chats(stage, _row(stage, row_of))
+    if found is not None and found.template is None and chats:
         yield Finding(f"{at}.data", _no_template(found, stage))
+    if chats is False:
+        yield from _other_rows(stage, known, row_of, at)
 
 
 def _no_template(tokenizer: Tokenizer, stage: Stage) -> str:
@@ -297,10 +305,7 @@ def _judges(
     stage: Stage, tokenizer: Tokenizer | None, known: _Known, chats: bool | None, at: str
 ) -> Iterator[Finding]:
     """Reward models, which read through their own tokenizers and templates."""
-    judges = {f"{at}.rewards.{each.label}": each.model for each in stage.rewards if each.model}
-    if "reward_model" in stage.models:
-        judges[f"{at}.reward_model"] = stage.models["reward_model"]
-    for key, reference in judges.items():
+    for key, reference in _reward_models(stage, at).items():
         judge = known.of(reference)
         if judge is None or not chats:
             continue
@@ -315,6 +320,27 @@ def _judges(
         ):
             text = "it shares the policy's vocabulary and not its chat template, and reads answers "
             text += "through its own; give both stages one `chat_template` unless it was trained so"
+            yield Finding(key, text, fatal=False)
+
+
+def _reward_models(stage: Stage, at: str) -> dict[str, str]:
+    """Key → the reward model that it names."""
+    judges = {f"{at}.rewards.{each.label}": each.model for each in stage.rewards if each.model}
+    if "reward_model" in stage.models:
+        judges[f"{at}.reward_model"] = stage.models["reward_model"]
+    return judges
+
+
+def _other_rows(stage: Stage, known: _Known, row_of: RowOf, at: str) -> Iterator[Finding]:
+    """Reward models of the recipe that learn from conversations, where the prompts are text."""
+    for key, reference in _reward_models(stage, at).items():
+        upstream = stage_of(reference)
+        trained = known.stage(upstream) if upstream is not None else None
+        if trained is None or trained.use is not None or trained.data is None:
+            continue
+        if _chats(trained, _row(trained, row_of)):
+            text = "it is trained on conversations, and the prompts here are text, which it would "
+            text += "score without its chat template; `data.as_chat: true` makes them messages"
             yield Finding(key, text, fatal=False)
 
 

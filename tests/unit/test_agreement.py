@@ -179,6 +179,40 @@ def test_a_reward_model_reads_messages_through_a_template_of_its_own(
     assert one({"grpo": grpo}).key == "stages.grpo.rewards.taste"
 
 
+def test_a_reward_model_of_conversations_is_given_no_prompts_of_text_unsaid(
+    tmp_path: Path, pairs: str
+) -> None:
+    policy = model(tmp_path / "policy")
+    text = rows(tmp_path / "text.jsonl", {"prompt": "a"})
+    rm = {"method": "reward", "model": policy, "data": {"path": pairs}}
+    stages = {
+        "ppo": {"method": "ppo", "policy": policy, "reward_model": "stage:rm",
+                "data": {"path": text}},
+        "grpo": {"method": "grpo", "policy": policy, "rewards": {"taste": "stage:rm"},
+                 "data": {"path": text}},
+        "eval": {"method": "evaluate", "candidates": {"it": policy}, "reward_model": "stage:rm",
+                 "data": {"path": text}},
+    }  # fmt: skip
+    found = told({"rm": rm, **stages})
+    assert [each.key for each in found] == [
+        "stages.ppo.reward_model", "stages.grpo.rewards.taste", "stages.eval.reward_model"
+    ]  # fmt: skip
+    assert not any(each.fatal for each in found) and "`data.as_chat: true`" in found[0].text
+    for stage in stages.values():
+        stage["data"] = {"path": text, "as_chat": True}
+    assert not told({"rm": rm, **stages})
+    plain = rows(tmp_path / "pairs.jsonl", {"prompt": "a", "chosen": "b", "rejected": "c"})
+    stages["ppo"]["data"] = {"path": text}
+    assert not told({"rm": {**rm, "data": {"path": plain}}, "ppo": stages["ppo"]})
+
+
+@pytest.mark.parametrize("name", ["guide/rlhf", "guide/online_dpo"])
+def test_the_guides_prompts_are_read_as_the_reward_model_learned(name: str) -> None:
+    for stage in load_recipe(name).stages:
+        if "reward_model" in stage.models:
+            assert stage.data is not None and stage.data.as_chat
+
+
 @pytest.mark.parametrize(
     ("method", "role"), [("dpo", "reference"), ("ppo", "value_model"), ("kto", "reference")]
 )

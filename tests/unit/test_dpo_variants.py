@@ -10,6 +10,7 @@ from launcher.recipe.load import load_recipe
 from launcher.recipe.offline import DPO_LOSSES
 from launcher.recipe.problems import RecipeErrors
 from launcher.shipped import shipped
+from tests.unit.command import ROOT
 
 VARIANTS = sorted(path.stem for path in shipped("recipes").glob("dpo_variants/*.yaml"))
 
@@ -21,6 +22,24 @@ def test_a_variant_is_dpo_with_a_loss_of_its_own_and_names_its_source(name: str)
     text = (shipped("recipes") / "dpo_variants" / f"{name}.yaml").read_text(encoding="utf-8")
     comment = " ".join(line for line in text.splitlines() if line.startswith("# "))
     assert "arXiv:" in comment or "A note on DPO" in comment
+
+
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [
+        ("aot", {"beta": 0.01}),
+        ("aot_unpaired", {"beta": 0.01}),
+        ("ld_dpo", {"loss_type": ["sigmoid"], "ld_alpha": 0.5}),
+        ("mpo", {"learning_rate": 5e-6}),
+        ("robust", {"beta": 0.1, "label_smoothing": 0.1, "max_length": 512}),
+        ("tr_dpo", {"beta": 0.05, "learning_rate": 1e-6, "max_grad_norm": 2.0,
+                    "warmup_steps": 100, "ref_model_sync_steps": 512}),
+    ],
+)  # fmt: skip
+def test_a_variant_has_the_figures_of_its_paper(name: str, figures: dict[str, object]) -> None:
+    train = load_recipe(f"dpo_variants/{name}").stage("dpo").train
+    assert {key: train.get(key) for key in figures} == figures
+    assert f"`{name}`" in (ROOT / "docs" / "dpo.md").read_text(encoding="utf-8")
 
 
 def test_every_loss_of_trl_is_in_a_variant() -> None:
