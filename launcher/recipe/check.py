@@ -140,6 +140,9 @@ def _complaint(value: object, schema: Mapping[str, Any]) -> str:
         return f"got {show(value)}, expected a finite number"
     text = f"got {show(value)}, expected {expected(schema)}"
     if isinstance(value, str):
+        known = schema.get("x-not", {}).get(value.lower().replace("-", "_"))
+        if known is not None:
+            return f"{text}; {known}"
         allowed = [str(choice) for choice in _choices(schema) if isinstance(choice, str)]
         near = suggest(value, allowed)
         if near.startswith("; did"):

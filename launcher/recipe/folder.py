@@ -11,7 +11,7 @@ from typing import Literal
 
 from launcher.recipe.document import Node
 from launcher.recipe.load import load_recipe
-from launcher.recipe.methods import METHODS
+from launcher.recipe.methods import ELSEWHERE, METHODS
 from launcher.recipe.problems import Place, RecipeErrors
 from launcher.recipe.sources import read_config
 from launcher.recipe.train_from import is_config
@@ -23,8 +23,9 @@ _ELSEWHERE = (
     "gmpo", "alignprop",
 )  # fmt: skip
 _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("ppo", ("num_ppo_epochs", "ppo_epochs", "kl_coef", "cliprange", "total_episodes")),
+    # The old RLOO had PPO's keys too.
     ("rloo", ("rloo_k", "normalize_advantages")),
+    ("ppo", ("num_ppo_epochs", "ppo_epochs", "kl_coef", "cliprange", "total_episodes")),
     ("grpo", ("reward_funcs", "num_generations", "epsilon", "scale_rewards")),
     ("kto", ("desirable_weight", "undesirable_weight")),
     ("reward", ("center_rewards_coefficient",)),
@@ -90,6 +91,7 @@ def _one(path: Path, relative: Path, method: str | None, launch: str | None) -> 
         return Report("", "config", errors=("its method cannot be told; say `--method`",))
     if named not in METHODS:
         text = f"`{named}` is no method here; there are {', '.join(METHODS)}"
+        text += f"; {ELSEWHERE[named]}" if named in ELSEWHERE else ""
         return Report("", "config", named, errors=(text,))
     return _loaded(path, named, launch)
 

@@ -122,3 +122,13 @@ METHODS: dict[str, Method] = {
         Method("command", config=None, main_role="", result=None),
     )
 }
+
+_PROCESS = (
+    "the installed TRL has no trainer for process rewards, a label for each step of an answer"
+)
+ELSEWHERE: dict[str, str] = {
+    **dict.fromkeys(("prm", "process_reward", "process_reward_model", "stepwise"), _PROCESS),
+    **dict.fromkeys(("nash_md", "xpo", "bco"), "the installed TRL has it no more"),
+    **dict.fromkeys(("cpo", "orpo", "simpo"), "the installed TRL has it as an experiment only"),
+}
+"""Methods that one may look for → why there is none of that name here."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from launcher.recipe.fields import fields, trl_version
-from launcher.recipe.methods import METHODS
+from launcher.recipe.methods import ELSEWHERE, METHODS
 from launcher.recipe.types import SCHEMA_VERSION
 from launcher.recipe.values import MEMORY_HELP, NAME, RUN_NAME, TIME_HELP
 
@@ -208,7 +208,11 @@ _SHARED: dict[str, Any] = {
 
 STAGE = _object(
     {
-        "method": {"enum": list(METHODS), "description": "What the stage does"},
+        "method": {
+            "enum": list(METHODS),
+            "description": "What the stage does",
+            "x-not": ELSEWHERE,
+        },
         "use": _text("A finished model that stands in for the stage: a folder or hub name"),
         **{role: _text(_MODEL) for role in ROLES},
         "candidates": _map("The models to compare: label → model", _text(_MODEL)),

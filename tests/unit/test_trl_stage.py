@@ -343,6 +343,7 @@ def test_an_old_rloo_is_told_what_it_does_not_say(tmp_path: Path) -> None:
         ("online-dpo/a.yaml", {}, "online_dpo"),
         ("zephyr/orpo/a.yaml", {}, "orpo"),
         ("a.yaml", {"num_generations": 4}, "grpo"),
+        ("a.yaml", {"kl_coef": 1, "total_episodes": 9, "rloo_k": 2}, "rloo"),
         ("a.yaml", {"desirable_weight": 1, "beta": 1}, "kto"),
         ("a.yaml", {"packing": True}, "sft"),
         ("a.yaml", {"learning_rate": 1}, None),
