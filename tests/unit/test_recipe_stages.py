@@ -143,3 +143,9 @@ def test_scores_are_functions_of_a_file_or_of_the_library(tmp_path: Path) -> Non
     said = str(refused.value)
     assert "did you mean" in said and "length needs the option" in said
     assert "only functions of the library take options" in said
+
+
+def test_a_folder_of_an_adapter_alone_is_told_with_its_base(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/base"}')
+    with pytest.raises(LauncherError, match="holds an adapter of 'owner/base', and no whole model"):
+        recipe_of(tmp_path, f"  dpo: {{method: dpo, policy: {tmp_path}, {DATA}}}\n")
