@@ -62,6 +62,7 @@ def command(
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
         output.note(plan_text.render(prepared.plan))
         click.confirm("\nSubmit?", default=True, abort=True, err=True)
+    folder.check(runs, prepared.plan)
     assets.bring(prepared.plan)
     run, made = folder.create(runs, prepared.plan, prepared.recipe, new=new)
     plan = folder.load_plan(run)

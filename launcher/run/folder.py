@@ -26,15 +26,10 @@ _OF_ONE_NODE = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 _UNFIT = set("%\\:")
 
 
-def create(
-    runs: Path, plan: Plan, recipe: Mapping[str, Any], *, new: bool
-) -> tuple[RunPaths, bool]:
-    """The run of `plan` under `runs`, and whether it was made now.
+def check(runs: Path, plan: Plan) -> Path:
+    """Where the runs are, looked at before anything is done for one.
 
-    The run's name holds the plan's identity, so the same recipe finds its run again; `new` makes
-    another beside it. The folder appears by one rename with all that it holds, so two launchers
-    at once make one run. Raises UsageError for a stage that cannot be run, and for a folder that
-    jobs could not write to.
+    Raises UsageError for a stage that cannot be run, and for a folder that jobs could not write to.
     """
     check_runnable(plan)
     root = runs.resolve()
@@ -45,6 +40,20 @@ def create(
             " control characters",
         )
     _check_shared(plan, root)
+    return root
+
+
+def create(
+    runs: Path, plan: Plan, recipe: Mapping[str, Any], *, new: bool
+) -> tuple[RunPaths, bool]:
+    """The run of `plan` under `runs`, and whether it was made now.
+
+    The run's name holds the plan's identity, so the same recipe finds its run again; `new` makes
+    another beside it. The folder appears by one rename with all that it holds, so two launchers
+    at once make one run. Raises UsageError for a stage that cannot be run, and for a folder that
+    jobs could not write to.
+    """
+    root = check(runs, plan)
     _own(root)
     base = f"{plan.name}-{plan.identity[:8]}"
     known = sorted(_namesakes(root, base), key=_ordinal)
