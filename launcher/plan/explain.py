@@ -23,7 +23,7 @@ def rejected(
     """Why each of the alternatives lost, then the plainer settings that do not fit.
 
     `rivals`: the best of each other partition and type, and of the other sizes of the chosen one.
-    `misfits`: the largest layout of each that nothing fits.
+    `misfits`: the largest layout of each that nothing fits, and the next smaller of the chosen one.
     """
     found: dict[tuple[str, str, str], tuple[list[str], Choice | None]] = {}
     for rival in sorted(rivals, key=lambda each: each.rank):
@@ -111,7 +111,11 @@ def _compared(rival: Choice, chosen: Choice, search: Search) -> str:
     if search.objective == "start" and rival.value[0] > chosen.value[0]:
         return f"starts {_minutes(rival, chosen, search)} minutes later"
     if abs(cost - 1) < 0.01:
-        return "costs the same"
+        return (
+            "costs the same"
+            if slower < 1.01
+            else f"takes {slower:.1f} times as long for the same cost"
+        )
     if cost > 1:
         return f"costs {cost:.2f} times as much"
     if slower > 1:

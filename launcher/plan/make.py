@@ -121,13 +121,13 @@ def _plan_stage(search: Search) -> StagePlan:
     here = places[choices.index(chosen)]
     other = search.best([each for each in here if each != chosen.layout], offload=offload)
     rivals += [other] if other is not None else []
-    for place, choice in zip(places, choices, strict=True):
-        if choice is None:
-            found = search.on(max(place, key=lambda each: each.processes))
-            if isinstance(found, Choice):
-                rivals.append(found)
-            else:
-                misfits.append(found)
+    largest = (max(p, key=_size) for p, c in zip(places, choices, strict=True) if c is None)
+    for layout in (*_next_smaller(chosen, here, search), *largest):
+        found = search.on(layout)
+        if isinstance(found, Choice):
+            rivals.append(found)
+        else:
+            misfits.append(found)
     settings = chosen.settings
     predicted = allocations.prediction(search, chosen)
     allocation = allocations.allocation(search, chosen, predicted)
@@ -152,6 +152,20 @@ def _plan_stage(search: Search) -> StagePlan:
         advice=advice(chosen, allowed, search) if search.cluster.device == "cuda" else (),
         ladder=ladder(chosen, allocation, allowed, search),
     )
+
+
+def _size(layout: Layout) -> int:
+    return layout.processes
+
+
+def _next_smaller(chosen: Choice, here: list[Layout], search: Search) -> list[Layout]:
+    """The most GPUs of the same kind that are fewer than the chosen ones, where the settings that
+    were searched do not fit them: why so many are taken."""
+    fewer = [each for each in here if each.processes < chosen.layout.processes]
+    if not fewer:
+        return []
+    layout = max(fewer, key=_size)
+    return [] if search.best([layout], offload=chosen.offloads) is not None else [layout]
 
 
 def _by_place(allowed: list[Layout]) -> dict[tuple[str, NodeGroup], list[Layout]]:

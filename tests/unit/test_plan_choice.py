@@ -228,3 +228,11 @@ def test_eighty_gb_alone_will_do_too() -> None:
     for each in plan(chain("Qwen/Qwen2.5-7B"), cluster(EIGHTY)).stages:
         assert each.allocation.gpu == "h100"
         assert each.offload == "none"
+
+
+def test_a_plan_says_why_fewer_gpus_of_the_chosen_kind_do_not_do() -> None:
+    each = plan_one(stage(model="Qwen/Qwen2.5-72B"), cluster(EIGHTY))
+    chosen = each.allocation.nodes * 8
+    assert each.offload == "none"
+    (fewer,) = [r for r in each.rejected if r.what.startswith(f"{chosen // 2} × ")]
+    assert "offloads to the host" in fewer.why or "needs" in fewer.why
