@@ -7,7 +7,7 @@ from typing import Any
 from launcher.recipe.fields import fields, trl_version
 from launcher.recipe.methods import ELSEWHERE, METHODS
 from launcher.recipe.types import SCHEMA_VERSION
-from launcher.recipe.values import MEMORY_HELP, NAME, RUN_NAME, TIME_HELP
+from launcher.recipe.values import MEMORY_HELP, NAME, RUN_NAME, SPAN_HELP, TIME_HELP
 
 ROLES = tuple(dict.fromkeys(role for method in METHODS.values() for role in method.roles))
 
@@ -134,6 +134,12 @@ _RESOURCES = _object(
         ),
         "cpus_per_task": _auto(_count("CPUs a GPU")),
         "host_memory": _auto(_text("Host memory a node", **{"x-expected": MEMORY_HELP})),
+        "hang_timeout": _auto(
+            _text(
+                "Time without a sign of life amid steps after which a trainer is ended",
+                **{"x-expected": SPAN_HELP},
+            )
+        ),
     }
 )
 

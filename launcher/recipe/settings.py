@@ -10,7 +10,7 @@ from launcher.recipe.methods import Method
 from launcher.recipe.problems import join, show
 from launcher.recipe.reading import Reading
 from launcher.recipe.types import Peft, Resources
-from launcher.recipe.values import MEMORY_HELP, TIME_HELP, gib, minutes
+from launcher.recipe.values import MEMORY_HELP, SPAN_HELP, TIME_HELP, gib, minutes, seconds
 
 
 def shared(reading: Reading, node: Node, key: str) -> Node | None:
@@ -57,6 +57,11 @@ def resources(reading: Reading, node: Node, at: str) -> Resources:
             known["time_minutes"] = minutes(str(entry.value)) or None
             if known["time_minutes"] is None:
                 text = f"got {show(entry.value)}, expected {TIME_HELP}, above zero"
+                reading.wrong(entry, f"{place}.{key}", text)
+        elif key == "hang_timeout":
+            known["hang_timeout_s"] = seconds(str(entry.value)) or None
+            if known["hang_timeout_s"] is None:
+                text = f"got {show(entry.value)}, expected {SPAN_HELP}, above zero"
                 reading.wrong(entry, f"{place}.{key}", text)
         elif key == "host_memory":
             known["host_memory_gib"] = gib(str(entry.value)) or None

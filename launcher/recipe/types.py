@@ -147,6 +147,8 @@ class Resources:
     cpus_per_task: int | None = None
     host_memory_gib: float | None = None
     """Host memory a node (GiB)."""
+    hang_timeout_s: int | None = None
+    """Seconds without a sign of life amid steps after which a trainer is taken for hung."""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ RUN_NAME = rf"^{_WORD}$"
 HUB_NAME = rf"^{_WORD}(/{_WORD})?$"
 
 TIME_HELP = "a time such as 90m, 12h, 24:00:00 or 1-12:00:00"
+SPAN_HELP = "a time such as 90s, 30m, 2h or 00:30:00"
 MEMORY_HELP = "a size with its unit, such as 64GiB (2**30 bytes) or 64GB (10**9)"
 
 _CLOCK = re.compile(r"(?:(\d{1,4})-)?(\d{1,5}):([0-5]\d):([0-5]\d)")
 _UNITS = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,5})h)?(?:(\d{1,6})m)?")
+_SECONDS = re.compile(r"\d{1,6}s")
 _MEMORY = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([MGT]i?B)")
 _BYTES = {
     "MB": 10**6,
@@ -40,6 +42,18 @@ def minutes(text: str) -> int | None:
         days, hours, mins = (int(part or 0) for part in units.groups())
         return (days * 24 + hours) * 60 + mins
     return None
+
+
+def seconds(text: str) -> int | None:
+    """`text` as seconds: what `minutes` reads, and `90s`; None where it is neither."""
+    if _SECONDS.fullmatch(text):
+        return int(text[:-1])
+    clock = _CLOCK.fullmatch(text)
+    if clock:
+        days, hours, mins, rest = (int(part or 0) for part in clock.groups())
+        return ((days * 24 + hours) * 60 + mins) * 60 + rest
+    whole = minutes(text)
+    return None if whole is None else 60 * whole
 
 
 def gib(text: str) -> float | None:
