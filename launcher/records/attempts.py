@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from launcher.records import files
+from launcher.records import files, rounds
 from launcher.records.failures import Answer, FailureClass
 from launcher.records.measurement import Measurement
 
@@ -17,9 +17,9 @@ Outcome = Literal["complete", "stopped", "terminated", "superseded", "error", "k
 by a signal without one; `superseded` because its submission is not the current one; `error` in the
 program; `killed` from outside."""
 
-Blame = Literal["program", "user", "killed"]
-"""Whose error it is; `user`: of the recipe or its data, with the way out in the message; `killed`:
-a signal from outside ended the process."""
+Kind = FailureClass | Literal["killed"]
+"""The class of a failure as its process saw it; `killed`: a signal from outside ended the process,
+and its supervisor says so."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Failure:
     message: str
     """One line: the exception as Python prints it last."""
     traceback: str
-    kind: Blame = "program"
+    kind: Kind = "program"
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,11 @@ class Attempt:
     """Why it did not finish; None: it did, it runs, or it died without a word."""
     answer: Answer | None = None
     """What its supervisor made of that; None: nobody was left to decide."""
+
+    @property
+    def round_key(self) -> str:
+        """Tells the round from every other of the stage, in the names of files."""
+        return rounds.key(self.job_id, self.restarts, self.round)
 
     @property
     def name(self) -> str:
@@ -111,14 +116,15 @@ def read(folder: Path) -> tuple[Attempt, ...]:
     return tuple(sorted((r for r in receipts if r is not None), key=lambda attempt: attempt.number))
 
 
-def failure_path(folder: Path, job_id: str, rank: int) -> Path:
-    """Where the trainer process of `rank` leaves its `Failure` for the supervisors to read."""
-    return folder / f"{job_id}.rank{rank}.failure.json"
+def failure_path(folder: Path, round_key: str, rank: int) -> Path:
+    """Where the trainer process of `rank` leaves its `Failure` for the supervisors to read.
+    `round_key`: of `launcher.records.rounds.key`."""
+    return folder / f"{round_key}.rank{rank}.failure.json"
 
 
-def failures(folder: Path, job_id: str) -> tuple[Failure, ...]:
-    """What the ranks of a job reported, the first written first."""
-    paths = sorted(folder.glob(f"{job_id}.rank*.failure.json"), key=lambda p: p.stat().st_mtime)
+def failures(folder: Path, round_key: str) -> tuple[Failure, ...]:
+    """What the ranks of a round reported, the first written first."""
+    paths = sorted(folder.glob(f"{round_key}.rank*.failure.json"), key=lambda p: p.stat().st_mtime)
     return tuple(f for f in (files.read_json(path, Failure) for path in paths) if f is not None)
 
 

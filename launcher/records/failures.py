@@ -1,7 +1,7 @@
 """Why an attempt did not finish its stage, and what is done about it. Pure.
 
-Every class has one answer and a bound: attempts in a row that made no progress, which is a newer
-committed checkpoint. What fails the same way each time is not tried again at all.
+Every class has one answer and a bound: how often it may come before there is a newer committed
+checkpoint. What fails the same way each time is not tried again at all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Response:
 
     answer: Answer
     bound: int = 0
-    """Attempts in a row without progress after which it ends all the same."""
+    """So many attempts without progress are answered; at the next it ends all the same."""
     pause_s: float = 0
     """Before the next attempt."""
 
@@ -73,7 +73,8 @@ class Decision:
 def decide(attempts: Sequence[Attempt], failure: FailureClass, rungs: int) -> Decision:
     """The answer to the last of `attempts` (the oldest first), which failed by `failure`.
 
-    `rungs`: how many the plan's ladder has, the plan as it stands not counted.
+    `rungs`: how many the plan's ladder has, the plan as it stands not counted. Attempts of one
+    submission count together: whoever submits a stage again means that it be tried again.
     """
     last = attempts[-1]
     response = RESPONSES[failure]
@@ -83,22 +84,34 @@ def decide(attempts: Sequence[Attempt], failure: FailureClass, rungs: int) -> De
         if last.rung < rungs:
             return Decision("rung", last.rung + 1, failure)
         return Decision("end", last.rung, failure)
-    if without_progress(attempts) > response.bound:
+    same = [each for each in attempts if each.token == last.token]
+    if without_progress(same, failure) > response.bound:
         return Decision("end", last.rung, "no progress")
     return Decision(response.answer, last.rung, failure, response.pause_s)
 
 
-def without_progress(attempts: Sequence[Attempt]) -> int:
-    """How many attempts at the end of `attempts` in a row left no newer checkpoint.
+def without_progress(attempts: Sequence[Attempt], failure: FailureClass) -> int:
+    """How many of `attempts` failed by `failure`, the last one among them, since one left a newer
+    checkpoint or began on another rung.
 
-    Those that another rung answered count for nothing: the next attempt was another one.
+    Other failures between them count for nothing, good or bad: each has its own bound.
     """
-    count = 0
-    rung = attempts[-1].rung if attempts else 0
-    for attempt in reversed(attempts):
+    if not attempts:
+        return 0
+    count = 1
+    for attempt in reversed(attempts[:-1]):
         if attempt.outcome == "superseded":
             continue
-        if attempt.rung != rung or attempt.reached > attempt.began_at:
+        if attempt.rung != attempts[-1].rung or attempt.reached > attempt.began_at:
             break
-        count += 1
-    return count
+        count += attempt.failed == failure
+    return 0 if attempts[-1].reached > attempts[-1].began_at else count
+
+
+def first_rung(attempts: Sequence[Attempt]) -> int:
+    """The rung that the next attempt begins on, whoever starts it and in whichever job: memory that
+    did not do once will not do later."""
+    for attempt in reversed(attempts):
+        if attempt.outcome != "superseded":
+            return attempt.rung + (attempt.answer == "rung")
+    return 0

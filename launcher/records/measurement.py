@@ -52,15 +52,16 @@ class Measurement:
         return self.phases[STEP].count if STEP in self.phases else 0
 
 
-def path(attempts: Path, job_id: str, rank: int) -> Path:
-    """Where the trainer process of `rank` leaves its own, in the folder of the receipts."""
-    return attempts / f"{job_id}.rank{rank}.measured.json"
+def path(attempts: Path, round_key: str, rank: int) -> Path:
+    """Where the trainer process of `rank` leaves its own, in the folder of the receipts.
+    `round_key`: of `launcher.records.rounds.key`."""
+    return attempts / f"{round_key}.rank{rank}.measured.json"
 
 
-def read(attempts: Path, job_id: str) -> Measurement | None:
-    """The largest over the ranks of a job that left theirs; None where none did."""
+def read(attempts: Path, round_key: str) -> Measurement | None:
+    """The largest over the ranks of a round that left theirs; None where none did."""
     found = []
-    for each in sorted(attempts.glob(f"{job_id}.rank*.measured.json")):
+    for each in sorted(attempts.glob(f"{round_key}.rank*.measured.json")):
         try:
             found.append(files.read_json(each, Measurement))
         except msgspec.DecodeError:

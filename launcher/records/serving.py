@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from launcher.records import attempts, files
+from launcher.records import attempts, files, rounds
 from launcher.records.paths import StagePaths
 
 
@@ -21,10 +21,20 @@ class Start:
     job_id: str
     restarts: int = 0
 
+    @property
+    def round_key(self) -> str:
+        """Of its only round: a stage with a server has one a start."""
+        return rounds.key(self.job_id, self.restarts, 0)
+
+    def receipt(self, stage: StagePaths) -> attempts.Attempt | None:
+        """That of its attempt; None: it has not begun."""
+        every = attempts.read(stage.attempts)
+        return next((each for each in every if self.is_of(each)), None)
+
     def outcome(self, stage: StagePaths) -> attempts.Outcome | None:
         """How its attempt has ended, by its receipt; None: it has not, or has not begun."""
-        every = attempts.read(stage.attempts)
-        return next((each.outcome for each in every if self.is_of(each)), None)
+        found = self.receipt(stage)
+        return found.outcome if found is not None else None
 
     def is_of(self, receipt: attempts.Attempt) -> bool:
         return self == Start(receipt.token, receipt.job_id, receipt.restarts)

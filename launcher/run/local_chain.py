@@ -11,12 +11,13 @@ import signal
 import sys
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING
 
 from launcher.plan.types import Plan, StagePlan
-from launcher.records import attempts, complete, files, journal, progress
+from launcher.records import attempts, complete, failures, files, journal, progress
 from launcher.records.paths import RunPaths, StagePaths
 from launcher.run.folder import load_plan
 from launcher.run.request import job_request
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 POLL_S = 0.2
 LOCK_S = 2.0
-# Ranks of a world that lost one wait in a collective for ever: how long they may go on.
-LOST_RANK_S = 10
 # How long a training that was told to end may take for its step and checkpoint: what a Slurm of
 # default settings gives a job that is cancelled.
 CHECKPOINT_S = 30
@@ -95,7 +94,7 @@ def _chain(run: RunPaths, plan: Plan, told: _Told) -> int:
 
 
 def _run(run: RunPaths, plan: Plan, planned: StagePlan, told: _Told) -> bool:
-    """Whether the stage is complete, after as many jobs as its time limit makes of it."""
+    """Whether the stage is complete, after as many jobs as time limits and failures make of it."""
     # Submitit takes a while to load, and `holder` is asked by every command.
     from launcher.scheduler.local import LocalJob
 
@@ -103,23 +102,23 @@ def _run(run: RunPaths, plan: Plan, planned: StagePlan, told: _Told) -> bool:
     stage = run.stage(planned.name)
     files.private_folder(stage.logs)
     journal.append(run.journal, journal.Event("intent", time.time(), planned.name, token))
-    request = job_request(run, plan, planned.name, token)
     while not told.end:
-        job = LocalJob(request)
+        rung = failures.first_rung(attempts.read(stage.attempts))
+        request = job_request(run, plan, planned.name, token)
+        job = LocalJob(replace(request, allocation=planned.at(rung).allocation))
         journal.append(
             run.journal, journal.Event("submitted", time.time(), planned.name, token, job.job_id)
         )
         _watch(job, stage, token, told)
         if complete.read(stage) is not None:
             return True
-        if not _stopped(stage, job.job_id):
+        if not _goes_on(stage, job.job_id, told):
             return False
     return False
 
 
 def _watch(job: LocalJob, stage: StagePaths, token: str, told: _Told) -> None:
-    """Return when the job is over, at the latest some seconds after a rank failed."""
-    lost_since: float | None = None
+    """Return when the job is over."""
     while job.poll() is None:
         time.sleep(POLL_S)
         if told.end:
@@ -127,19 +126,24 @@ def _watch(job: LocalJob, stage: StagePaths, token: str, told: _Told) -> None:
             trains = now is not None and now.token == token and now.phase == "train"
             # Before and after the steps there is nothing to save that is not on disk.
             job.end(grace=CHECKPOINT_S if trains else 0)
-        elif attempts.failures(stage.attempts, job.job_id):
-            lost_since = lost_since or time.monotonic()
-            if time.monotonic() - lost_since > LOST_RANK_S:
-                job.end(grace=0)
 
 
-def _stopped(stage: StagePaths, job_id: str) -> bool:
-    """Whether the job left a checkpoint at its time limit, to be gone on with by another.
-
-    It then did a step at least, so that this comes to an end.
-    """
+def _goes_on(stage: StagePaths, job_id: str, told: _Told) -> bool:
+    """Whether another job shall do the rest of the stage: its supervisors say so in the last
+    receipt, or died before they could, which the next ones count."""
     receipts = attempts.read(stage.attempts)
-    return bool(receipts) and (receipts[-1].job_id, receipts[-1].outcome) == (job_id, "stopped")
+    last = receipts[-1] if receipts else None
+    if last is None or last.job_id != job_id:
+        return False
+    if last.outcome is None:
+        return True
+    if last.answer is None or last.answer == "end":
+        return False
+    if last.failed is not None:
+        until = time.monotonic() + failures.RESPONSES[last.failed].pause_s
+        while time.monotonic() < until and not told.end:
+            time.sleep(POLL_S)
+    return True
 
 
 if __name__ == "__main__":

@@ -8,13 +8,17 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable
 
 from submitit.helpers import TorchDistributedEnvironment
 
+from launcher.errors import LauncherError
 from launcher.scheduler import local, slurm
 
 WORKER = "launcher.worker.supervisor"
+REQUEUE_S = 60.0
+"""How long a silent controller is asked again. Slurm may end the job before, at its time limit."""
 
 
 def main(run: str, stage: str, token: str) -> int:
@@ -36,8 +40,23 @@ def main(run: str, stage: str, token: str) -> int:
         if world.rank != 0:
             # srun ends the whole step at the first exit code but 0, and rank 0 is not done.
             return 0
-        slurm.requeue(job_id)
+        _requeue(job_id)
     return int(ended.exit_code)
+
+
+def _requeue(job_id: str) -> None:
+    """Put this job back into the queue, as soon as Slurm answers. Raises LauncherError where it
+    does not in time: then the job has failed, and the next command that acts goes on with it."""
+    deadline = time.monotonic() + REQUEUE_S
+    while True:
+        try:
+            slurm.requeue(job_id)
+        except LauncherError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return
 
 
 def _deserted(here: bool) -> Callable[[], bool]:

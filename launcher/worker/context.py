@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from launcher.plan.document import plan_from_json
@@ -15,6 +15,8 @@ from launcher.recipe.types import Stage, stage_of
 from launcher.records import progress
 from launcher.records.paths import RunPaths, StagePaths
 from launcher.worker import streams
+from launcher.worker.heartbeat import beat
+from launcher.worker.losses import Losses
 from launcher.worker.measure import Meter
 
 VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets")
@@ -28,24 +30,27 @@ class Context:
     plan: Plan
     stage_plan: StagePlan
     token: str
-    job_id: str
+    start: str
+    """`launcher.records.rounds.key` of the round."""
     rank: int
     world: int
     local_rank: int
     phase_started: float
     meter: Meter | None = None
     """Measures this rank; None: nobody asks."""
+    losses: Losses = field(default_factory=Losses)
 
     @classmethod
-    def of(cls, run: str, stage: str, token: str, job_id: str) -> Context:
+    def of(cls, run: str, stage: str, token: str, start: str, rung: int = 0) -> Context:
+        """Of this process. `rung`: of the plan's ladder, where the stage's memory did not do."""
         paths = RunPaths(Path(run))
         plan = plan_from_json(paths.plan.read_text())
         return cls(
             run=paths,
             plan=plan,
-            stage_plan=plan.stage(stage),
+            stage_plan=plan.stage(stage).at(rung),
             token=token,
-            job_id=job_id,
+            start=start,
             rank=int(os.environ["RANK"]),
             world=int(os.environ["WORLD_SIZE"]),
             local_rank=int(os.environ["LOCAL_RANK"]),
@@ -112,6 +117,7 @@ class Context:
         loss: float | None = None,
         reward: float | None = None,
     ) -> None:
+        beat(phase)
         if self.is_main:
             now = progress.Progress(
                 phase=phase,

@@ -8,10 +8,12 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from launcher.records import files
+from launcher.recipe.methods import METHODS
+from launcher.records import checkpoints, files
 from launcher.worker import checkpoint, export, quantize, streams
 from launcher.worker.context import Context
 from launcher.worker.finish import Finished
+from launcher.worker.heartbeat import BATCH, beat
 from launcher.worker.measure import Meter, watch_tokens
 from launcher.worker.stop import Stop
 from launcher.worker.vllm import client
@@ -53,17 +55,75 @@ class _Report(TrainerCallback):
         streams.forgive(path.name, lambda: files.append_line(path, line))
 
 
-class _StopAtStep(TrainerCallback):
-    """Ends the training with a checkpoint at the first step where a rank was told to stop."""
+class _AtStep(TrainerCallback):
+    """Ends the training with a checkpoint at the first step where a rank was told to stop, and
+    without one where a rank's loss is no number."""
 
-    def __init__(self, stop: Stop) -> None:
+    def __init__(self, context: Context, stop: Stop) -> None:
+        self._losses = context.losses
         self._stop = stop
+        # Completions that are sampled at an evaluation are of the random states that a checkpoint
+        # holds: it must come to its end.
+        self._whole = METHODS[context.stage.method].online
+        self._trains = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._stop.hold()
+        self._trains = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._trains = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        if self._stop.agreed(args.device) and state.global_step < state.max_steps:
-            control.should_save = True
-            control.should_training_stop = True
+        self._stop.spoilt = self._losses.spoilt()
+        told = self._stop.agreed(args.device)
+        if self._stop.spoilt:
+            raise self._losses.failure(state.global_step)
+        if told and state.global_step < state.max_steps:
+            _end(control)
         return control
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        if logs and isinstance(logs.get("loss"), int | float):
+            self._losses.logged(logs["loss"], state.global_step)
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        beat(BATCH)
+        # Where its result decides on what comes next, it must come to its end, too.
+        decides = args.metric_for_best_model or args.lr_scheduler_type == "reduce_lr_on_plateau"
+        if self._trains and not self._whole and not decides and self._stop.agreed(args.device):
+            raise _EvaluationStopped
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        if self._trains and self._stop.agreed(args.device) and state.global_step < state.max_steps:
+            _end(control)
+        return control
+
+
+def _end(control: Any) -> None:
+    """Save, and train no further."""
+    control.should_save = True
+    control.should_training_stop = True
+
+
+class _EvaluationStopped(Exception):
+    """The ranks have agreed to stop amid an evaluation."""
+
+
+def _leave_evaluation_when_told(trainer: Any) -> None:
+    inner = trainer.evaluate
+
+    def evaluate(*words: Any, **options: Any) -> dict[str, float]:
+        try:
+            found: dict[str, float] = inner(*words, **options)
+        except _EvaluationStopped:
+            _end(trainer.control)
+            return {}
+        return found
+
+    trainer.evaluate = evaluate
 
 
 class _AtItsEnd(Exception):
@@ -108,11 +168,15 @@ def _next(evaluates: bool, saves: bool) -> str:
 
 def callbacks(context: Context, stop: Stop) -> list[Any]:
     measured = [_Phases(context.meter)] if context.meter is not None else []
-    return [_Report(context), _StopAtStep(stop), _NoStepTooMany(), *measured]
+    return [_Report(context), _AtStep(context, stop), _NoStepTooMany(), *measured]
 
 
-def fit(context: Context, trainer: Any) -> Finished | None:
-    """Train to the end from the newest checkpoint. None when it was stopped before the end."""
+def fit(context: Context, trainer: Any, stop: Stop) -> Finished | None:
+    """Train to the end from the newest checkpoint. None when it was stopped before the end.
+
+    Raises Leave where it is told to stop before the first step or, with all steps saved, while it
+    is evaluated; Ends where a loss is no number.
+    """
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
@@ -121,6 +185,8 @@ def fit(context: Context, trainer: Any) -> Finished | None:
         watch_tokens(context.meter, trainer.model)
     if hasattr(trainer, "on_phase"):
         trainer.on_phase = context.measure
+    context.losses.watch(trainer)
+    _leave_evaluation_when_told(trainer)
     client.bound(trainer)
     began = time.time()
     try:
@@ -135,7 +201,10 @@ def fit(context: Context, trainer: Any) -> Finished | None:
     metrics = _numbers(trainer.state.log_history)
     if trainer.eval_dataset is not None:
         context.enter("evaluate")
+        if checkpoints.newest_step(context.paths.checkpoints) >= trainer.state.max_steps:
+            stop.leave_at_once()
         metrics.update(_numbers([trainer.evaluate()]))
+        stop.hold()
     evaluated = time.time()
     context.enter("save")
     export.save(context, trainer)

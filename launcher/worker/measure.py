@@ -16,6 +16,7 @@ from typing import Any
 from launcher.records import files, measurement
 from launcher.records.measurement import STEP, Measurement, PhaseMeasurement
 from launcher.worker import streams
+from launcher.worker.heartbeat import beat
 
 # Between two writings of what was measured so far, for when this process is killed.
 WRITE_EVERY_S = 30.0
@@ -58,6 +59,7 @@ class Meter:
 
     def enter(self, phase: str) -> None:
         """End the phase that is, and begin another."""
+        beat(phase)
         if phase == self._phase:
             return
         self._close()
@@ -83,6 +85,9 @@ class Meter:
         self._of_step = None
         self._reset()
         self._phase = then
+        beat(STEP)
+        if then != "data":
+            beat(then)
         if self._began - self._written >= WRITE_EVERY_S:
             streams.forgive("what was measured", self.write)
 
@@ -183,8 +188,3 @@ def over_ranks(own: Measurement) -> Measurement:
     found = measurement.largest([each for each in gathered if each is not None])
     assert found is not None
     return found
-
-
-def ran_out(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, of the device or the host."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()

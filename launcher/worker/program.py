@@ -24,6 +24,7 @@ from launcher.records import attempts, files
 from launcher.worker import guard
 from launcher.worker.context import Context
 from launcher.worker.finish import Finished
+from launcher.worker.heartbeat import beat
 from launcher.worker.stop import Stop
 
 GRACE_S = 30.0
@@ -45,6 +46,8 @@ def run(context: Context, stop: Stop) -> Finished | None:
     """
     command = context.stage.command
     assert command is not None  # the recipe's checks see to it
+    # A program that was begun is ended in order.
+    stop.hold()
     began = time.time()
     done = _done(context, context.rank)
     done.unlink(missing_ok=True)
@@ -134,6 +137,7 @@ def _pass_on(stream: IO[bytes], last: deque[str]) -> None:
         text = line.decode(errors="replace")
         sys.stdout.write(text)
         sys.stdout.flush()
+        beat("command")
         last.append(text)
 
 
@@ -158,7 +162,7 @@ def _others_done(context: Context, command: Command, stop: Stop) -> bool:
     if not context.is_main:
         # A task that ends before the others would start Slurm's clock for those (`WaitTime`).
         waiting = [context.paths.complete]
-    failed = attempts.failure_path(context.paths.attempts, context.job_id, 0)
+    failed = attempts.failure_path(context.paths.attempts, context.start, 0)
     while not all(path.exists() for path in waiting):
         if not context.is_main and failed.exists():
             return True
@@ -169,9 +173,7 @@ def _others_done(context: Context, command: Command, stop: Stop) -> bool:
 
 
 def _done(context: Context, rank: int) -> Path:
-    # A job that was put back into the queue keeps its id.
-    start = os.environ.get("SLURM_RESTART_COUNT", "0")
-    return context.paths.attempts / f"{context.job_id}.{start}.{rank}.done"
+    return context.paths.attempts / f"{context.start}.rank{rank}.done"
 
 
 def _check_model(context: Context) -> None:

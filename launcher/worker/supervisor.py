@@ -1,7 +1,10 @@
 """One thin process a task, without torch: it starts the trainer as its child and answers for it.
 
-It checks that this job is the one the journal means, that what the stage builds on is finished and
-whole, hands signals on, and leaves a receipt of the attempt.
+It checks that this job is the one the journal means and that what the stage builds on is finished
+and whole, hands signals on, and ends a trainer that hangs, that does not stop in time, or whose
+world has lost a rank. The supervisor of rank 0 leaves the receipts and decides what comes after a
+failure: the same again or the next rung of the ladder within this start of the job (a round), the
+job back into the queue, or the end. The others do what it says.
 """
 
 from __future__ import annotations
@@ -9,29 +12,46 @@ from __future__ import annotations
 import os
 import platform
 import signal
-import subprocess
-import sys
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from launcher.errors import LauncherError
 from launcher.memory.stack import grows
 from launcher.plan.document import plan_from_json
-from launcher.plan.observe import observe
-from launcher.plan.types import Plan
+from launcher.plan.types import Plan, StagePlan
 from launcher.recipe.types import Stage
-from launcher.records import attempts, complete, files, journal, ledger, measurement, serving
-from launcher.records.failures import FailureClass
+from launcher.records import (
+    attempts,
+    checkpoints,
+    complete,
+    failures,
+    files,
+    journal,
+    rounds,
+    serving,
+)
+from launcher.records.failures import Answer, FailureClass
 from launcher.records.paths import RunPaths, StagePaths
-from launcher.worker import measure, network, orphan, scratch, secrets, trust
+from launcher.worker import child, deadlines, diagnosis, network, receipt, scratch, secrets, trust
+from launcher.worker.child import Others, Ran
 from launcher.worker.outcome import FAILED, STOPPED, SUPERSEDED, USER_ERROR
 from launcher.worker.signals import Signals
-from launcher.worker.stop import STOP_SIGNALS
 from launcher.worker.vllm import client, serve
 
-POLL_S = 0.2
+Word = TypeVar("Word", rounds.Opening, rounds.Closing)
+
+POLL_S = child.POLL_S
+OPENING_S = 300.0
+"""How long the supervisor of rank 0 may take to open a round: nodes of a job do not start together.
+"""
+CLOSING_S = 60.0
+"""How long it may take to close one after this rank's trainer has ended."""
+GATHER_S = 30.0
+"""How long the others may take to say what became of theirs, once rank 0's has ended."""
 _KILLED = 128 + signal.SIGKILL
 
 
@@ -39,8 +59,47 @@ _KILLED = 128 + signal.SIGKILL
 class Ended:
     exit_code: int
     requeue: bool
-    """Whether the job should go back into the queue: it was told to stop by somebody else than
-    `launcher cancel`, and a checkpoint is there to go on from."""
+    """Whether the job should go back into the queue."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One start of a stage's job, on one rank."""
+
+    paths: RunPaths
+    plan: Plan
+    planned: StagePlan
+    """As the plan stands, the ladder apart."""
+    token: str
+    job_id: str
+    restarts: int
+    rank: int
+    world: int
+    """Trainers."""
+    signals: Signals
+    deserted: Callable[[], bool]
+    began: float
+    """Seconds since the epoch."""
+
+    @property
+    def stage(self) -> StagePaths:
+        return self.paths.stage(self.planned.name)
+
+    @property
+    def served(self) -> bool:
+        return self.planned.allocation.server_gpus > 0
+
+    @property
+    def start(self) -> serving.Start:
+        return serving.Start(self.token, self.job_id, self.restarts)
+
+    @property
+    def ending(self) -> bool:
+        """Whether this start of the job will not last."""
+        return self.signals.stop or self.deserted()
+
+    def key(self, number: int) -> str:
+        return rounds.key(self.job_id, self.restarts, number)
 
 
 def supervise(
@@ -51,7 +110,7 @@ def supervise(
     deserted: Callable[[], bool],
     restarts: int = 0,
 ) -> Ended:
-    """Run one attempt at `stage` on this rank; the rank is read from RANK as torch does.
+    """Run one start of the job of `stage` on this rank, which is read from RANK as torch does.
 
     `deserted` says whether whoever started this job is gone, so that the job must end too;
     `restarts`: how often the scheduler had started this job before.
@@ -61,97 +120,345 @@ def supervise(
     signals.install()
     paths = RunPaths(Path(run))
     rank = int(os.environ["RANK"])
-    stage_paths = paths.stage(stage)
-    start = serving.Start(token, job_id, restarts)
     plan = plan_from_json(paths.plan.read_text())
     planned = plan.stage(stage)
     served = planned.allocation.server_gpus > 0
-    # The server's tasks come after the trainers' and are not of their world.
-    world = planned.allocation.processes if served else int(os.environ["WORLD_SIZE"])
-    receipt = attempts.Attempt(
-        number=0,
-        token=token,
-        job_id=job_id,
-        host=platform.node(),
-        processes=world,
-        started=time.time(),
-        restarts=restarts,
-    )
-    if (complete.read(stage_paths)) is not None:
+    receipts = attempts.read(paths.stage(stage).attempts)
+    if complete.read(paths.stage(stage)) is not None:
         print(f"stage {stage} is complete already", flush=True)
         return Ended(0, requeue=False)
-    if rank == 0:
-        receipt = attempts.start(stage_paths.attempts, receipt)
-    refusal = _refusal(paths, plan, stage, token)
+    rung = failures.first_rung(receipts)
+    allocation = planned.at(rung).allocation
+    # The server's tasks come after the trainers' and are not of their world.
+    world = allocation.processes if served else int(os.environ["WORLD_SIZE"])
+    job = _Job(
+        paths, plan, planned, token, job_id, restarts, rank, world, signals, deserted, time.time()
+    )
+    refusal = _refusal(job, rung)
     if refusal is not None:
         print(refusal.failure.message if refusal.failure else refusal.outcome, flush=True)
         if rank == 0:
-            attempts.finish(
-                stage_paths.attempts,
-                replace(receipt, ended=time.time(), **vars(refusal)),
-            )
+            refused = replace(_new(job, 0, rung), answer="end", ended=time.time(), **vars(refusal))
+            attempts.start(job.stage.attempts, refused)
+            _refuse(job, rung, refusal.exit_code)
         return Ended(refusal.exit_code, requeue=False)
-    variables = dict(environment(plan, stage))
     if rank >= world:
-        task = serve.Task(paths, plan, planned, start, rank, variables)
-        code = serve.run(task, signals, deserted)
-        if code:
-            _blame_server(stage_paths, start, _Ran(code, lost="the server failed"), signals)
-        return Ended(code, requeue=False)
-    words = (run, stage, token, job_id)
-    if served:
-        at = client.Place(stage_paths, planned, start, rank)
-        ran = _train_served(words, variables, at, signals, deserted)
-    else:
-        ran = _train(words, variables, signals, deserted)
-    code = ran.code
-    if code not in (0, STOPPED):
-        _leave_failure(stage_paths, job_id, rank, ran)
-        if world > 1 or served:
-            # The others' failures: which came first tells why this rank failed.
-            time.sleep((5 if served else 2) * POLL_S)
-    failed = bool(attempts.failures(stage_paths.attempts, job_id))
-    mine = receipt if rank == 0 else _open_receipt(stage_paths, token, job_id)
-    # Slurm ends the whole job when one rank fails, and rank 0 with it: whoever knows writes it.
-    if mine is not None and (rank == 0 or failed):
-        finished = _receipt(mine, stage_paths, ran, signals)
-        attempts.finish(stage_paths.attempts, finished)
-        _share(plan, stage, finished)
-    return Ended(code, requeue=code == STOPPED and not failed and not _cancelled(paths, stage))
+        return Ended(_serve(job, rung), requeue=False)
+    return _lead(job, rung) if rank == 0 else _follow(job)
 
 
-def _blame_server(stage: StagePaths, start: serving.Start, ran: _Ran, signals: Signals) -> None:
-    """Write into the receipt of this start that the server failed, whoever wrote there before."""
-    for receipt in attempts.read(stage.attempts):
-        if start.is_of(receipt):
-            ended = receipt if receipt.outcome else _receipt(receipt, stage, ran, signals)
-            failure = _first(receipt, attempts.failures(stage.attempts, start.job_id))
-            attempts.finish(stage.attempts, replace(ended, failure=failure))
+def _new(job: _Job, number: int, rung: int) -> attempts.Attempt:
+    """The receipt of a round that begins."""
+    return attempts.Attempt(
+        number=0,
+        token=job.token,
+        job_id=job.job_id,
+        host=platform.node(),
+        processes=job.world,
+        started=time.time(),
+        restarts=job.restarts,
+        round=number,
+        rung=rung,
+        began_at=checkpoints.newest_step(job.stage.checkpoints),
+    )
 
 
-def _share(plan: Plan, stage: str, receipt: attempts.Attempt) -> None:
-    """Leave what the attempt measured in the site's ledger, if there is one."""
-    observation = observe(plan, plan.stage(stage), receipt)
-    if plan.cluster.ledger is None or observation is None:
+# Rank 0
+
+
+def _lead(job: _Job, rung: int) -> Ended:
+    """Round after round, until the stage is done or this start of the job can do no more for it."""
+    receipt.close_open(job.stage, job.token)
+    given_up = _given_up(job)
+    number = 0
+    while not given_up:
+        _make_way(job, rung)
+        begun = attempts.start(job.stage.attempts, _new(job, number, rung))
+        key, opening = job.key(number), rounds.Opening(rung, _free_port())
+        if job.world > 1:
+            rounds.say(rounds.opening_path(job.stage.attempts, key), opening)
+        ran = _run(job, key, opening)
+        endings = _gather(job, key, _ending(job, key, ran))
+        told = diagnosis.told_class(
+            time.time() - job.began,
+            job.planned.at(rung).allocation.time_minutes,
+            job.planned.at(rung).allocation.signal_lead_s,
+        )
+        ended, closing, rung, pause_s = _judge(job, begun, endings, told)
+        attempts.finish(job.stage.attempts, ended)
+        receipt.share(job.plan, job.planned.name, ended)
+        if job.world > 1:
+            rounds.say(rounds.closing_path(job.stage.attempts, key), closing)
+        if closing.then != "again":
+            return Ended(closing.exit_code, requeue=closing.then == "requeue")
+        said = ended.failure.message if ended.failure is not None else ended.failed
+        print(f"round {number} failed: {said}; once more at rung {rung}", flush=True)
+        _pause(job, pause_s)
+        number += 1
+    _refuse(job, rung, FAILED)
+    return Ended(FAILED, requeue=False)
+
+
+def _refuse(job: _Job, rung: int, exit_code: int) -> None:
+    """Tell the other ranks that there is no round."""
+    if job.world > 1:
+        place = rounds.opening_path(job.stage.attempts, job.key(0))
+        rounds.say(place, rounds.Opening(rung, 0, refused=exit_code))
+
+
+def _given_up(job: _Job) -> bool:
+    """Whether jobs of this stage die without a word, again and again."""
+    written = _own(job)
+    if not written or written[-1].failed != "node":
+        return False
+    decision = failures.decide(written, "node", len(job.planned.ladder))
+    if decision.answer != "end":
+        return False
+    count = failures.without_progress(written, "node")
+    last = receipt.decided(written[-1], "end", decision.failure, count)
+    print(last.failure.message if last.failure else decision.failure, flush=True)
+    attempts.finish(job.stage.attempts, last)
+    return True
+
+
+def _own(job: _Job) -> list[attempts.Attempt]:
+    """The receipts of this submission."""
+    return [each for each in attempts.read(job.stage.attempts) if each.token == job.token]
+
+
+def _make_way(job: _Job, rung: int) -> None:
+    """Set checkpoints aside that this rung cannot go on from."""
+    written = [r for r in attempts.read(job.stage.attempts) if r.outcome != "superseded"]
+    before = written[-1].rung if written else 0
+    for number in range(before + 1, rung + 1):
+        if not job.planned.ladder[number - 1].keeps_checkpoints:
+            why = f"rung {number} of the ladder ({job.planned.ladder[number - 1].what})"
+            checkpoints.set_all_aside(job.stage.checkpoints, f"{why} cannot load them")
+            return
+
+
+def _judge(
+    job: _Job,
+    begun: attempts.Attempt,
+    endings: Sequence[rounds.Ending],
+    told: FailureClass,
+) -> tuple[attempts.Attempt, rounds.Closing, int, float]:
+    """The receipt with its end, what comes next, at which rung, and after how many seconds."""
+    found = attempts.failures(job.stage.attempts, begun.round_key)
+    failed = diagnosis.failure_class(endings, found, job.world, told)
+    if complete.read(job.stage) is not None:
+        failed = None
+    ended = receipt.ended(begun, job.stage, endings, failed)
+    if failed is None:
+        whole = replace(ended, outcome="complete", exit_code=0, failure=None)
+        return whole, rounds.Closing("end", 0), begun.rung, 0
+    if job.signals.stop and _cancelled(job):
+        stopped = replace(ended, failed=None, answer="end")
+        return stopped, rounds.Closing("end", STOPPED), begun.rung, 0
+    history = [*(each for each in _own(job) if each.number < ended.number), ended]
+    decision = failures.decide(history, failed, len(job.planned.ladder))
+    lasts = not job.served and not job.ending and len(endings) == job.world
+    answer: Answer = decision.answer
+    closing = rounds.Closing("end", ended.exit_code or FAILED)
+    if answer == "again" and not lasts:
+        answer = "requeue"
+    if answer == "requeue":
+        closing = rounds.Closing("requeue", STOPPED)
+    elif answer == "again" or (answer == "rung" and _same_place(job, begun.rung, decision.rung)):
+        closing = rounds.Closing("again", FAILED) if lasts else rounds.Closing("requeue", STOPPED)
+    count = failures.without_progress(history, failed)
+    judged = receipt.decided(ended, answer, decision.failure, count)
+    return judged, closing, decision.rung, decision.pause_s
+
+
+def _same_place(job: _Job, now: int, then: int) -> bool:
+    """Whether this job's allocation is the one of another rung too."""
+    a, b = job.planned.at(now).allocation, job.planned.at(then).allocation
+    return replace(a, time_minutes=0, signal_lead_s=0) == replace(
+        b, time_minutes=0, signal_lead_s=0
+    )
+
+
+def _gather(job: _Job, key: str, own: rounds.Ending) -> tuple[rounds.Ending, ...]:
+    """What became of the trainers of all ranks, as far as their supervisors live to say so."""
+    if job.served and own.exit_code not in (0, STOPPED):
+        # The server's task has its own eyes: what it saw tells why this rank failed.
+        time.sleep(5 * POLL_S)
+    if job.world == 1:
+        return (own,)
+    deadline = time.monotonic() + GATHER_S
+    while True:
+        found = rounds.endings(job.stage.attempts, key)
+        if len(found) == job.world or time.monotonic() > deadline or job.signals.now:
+            return found or (own,)
+        time.sleep(POLL_S)
+
+
+def _pause(job: _Job, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not job.ending:
+        time.sleep(POLL_S)
+
+
+def _free_port() -> int:
+    """For the ranks to meet at. Should another program take it in between, the round fails, and the
+    next has another."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def _cancelled(job: _Job) -> bool:
+    known = journal.submissions(journal.read(job.paths.journal))
+    return known[job.planned.name].cancelled
+
+
+# The other ranks
+
+
+def _follow(job: _Job) -> Ended:
+    """Do as the supervisor of rank 0 says, until it says that this is over or is gone."""
+    number = 0
+    while True:
+        key = job.key(number)
+        place = rounds.opening_path(job.stage.attempts, key)
+        opening = _await(job, place, rounds.Opening, OPENING_S)
+        if opening is None:
+            print("rank 0 did not open a round", flush=True)
+            return Ended(FAILED, requeue=False)
+        if opening.refused is not None:
+            return Ended(opening.refused, requeue=False)
+        _ending(job, key, _run(job, key, opening))
+        place = rounds.closing_path(job.stage.attempts, key)
+        closing = _await(job, place, rounds.Closing, CLOSING_S)
+        if closing is None:
+            print("rank 0 did not say what comes next", flush=True)
+            return Ended(FAILED, requeue=False)
+        if closing.then != "again":
+            return Ended(closing.exit_code, requeue=closing.then == "requeue")
+        number += 1
+
+
+def _await(job: _Job, place: Path, kind: type[Word], seconds: float) -> Word | None:
+    """What the supervisor of rank 0 says there; None: it does not, or this job is ended."""
+    deadline = time.monotonic() + seconds
+    while True:
+        said = rounds.heard(place, kind)
+        if said is not None:
+            return said
+        if time.monotonic() > deadline or job.signals.now or job.deserted():
+            return None
+        time.sleep(POLL_S)
+
+
+# Every rank
+
+
+def _run(job: _Job, key: str, opening: rounds.Opening) -> Ran:
+    """Run this rank's trainer to its end."""
+    planned = job.planned.at(opening.rung)
+    env = {**environment(job.plan, job.planned.name), "MASTER_PORT": str(opening.port)}
+    if job.world == 1 and not job.served:
+        env["MASTER_ADDR"] = "127.0.0.1"
+    watch = child.Watch(
+        signals=job.signals,
+        silence=deadlines.silence(planned),
+        signal_lead_s=planned.allocation.signal_lead_s,
+        memory_limit=int(planned.allocation.host_memory_gib * 2**30)
+        // planned.allocation.all_tasks_per_node,
+        deserted=job.deserted,
+        others=lambda: _others(job, key),
+        apart=job.planned.stage.command is not None,
+    )
+    if job.served:
+        at = client.Place(job.stage, planned, job.start, job.rank)
+        server = client.wait(at, lambda: job.signals.now or job.deserted())
+        if server is None:
+            return Ran(_KILLED, killed="ending", words="it was ended before its server was ready")
+        if server.state == "failed":
+            return Ran(FAILED, killed="server", words=server.reason)
+        env |= client.variables(at, server, env)
+        watch = replace(watch, lost=client.lost(at))
+    words = [str(job.paths.root), planned.name, job.token, key, str(opening.rung)]
+    return child.run(words, env, watch)
+
+
+def _others(job: _Job, key: str) -> Others | None:
+    """What became of another rank of the world that ended, but for one that is done."""
+    if job.world == 1:
+        return None
+    codes = {ending.exit_code for ending in rounds.endings(job.stage.attempts, key)} - {0}
+    if not codes:
+        return None
+    return "stopped" if codes == {STOPPED} else "failed"
+
+
+def _ending(job: _Job, key: str, ran: Ran) -> rounds.Ending:
+    """Say what became of this rank's trainer: for the other ranks, and for the receipt."""
+    _leave_failure(job, key, ran)
+    ending = rounds.Ending(
+        rank=job.rank,
+        exit_code=ran.code,
+        killed=ran.killed,
+        told=job.signals.stop,
+        out_of_host_memory=ran.out_of_host_memory,
+        host_peak=ran.host_peak,
+    )
+    if job.world > 1:
+        rounds.say(rounds.ending_path(job.stage.attempts, key, job.rank), ending)
+    return ending
+
+
+def _leave_failure(job: _Job, key: str, ran: Ran) -> None:
+    """Say for a trainer that died without a word what became of it."""
+    path = attempts.failure_path(job.stage.attempts, key, job.rank)
+    if path.exists() or ran.killed == "others" or (ran.code <= 128 and ran.killed is None):
         return
-    try:
-        folder = Path(plan.cluster.ledger)
-        ledger.add(folder, observation.when, observation.run, observation)
-    except OSError as error:
-        print(f"ledger {plan.cluster.ledger}: {error.strerror}", flush=True)
+    kinds: Mapping[rounds.Killed, attempts.Kind] = {
+        "time": "preempted",
+        "ending": "node",
+        "server": "lost rank",
+        "hang": "hang",
+    }
+    if ran.killed is not None:
+        if ran.killed != "hang" and attempts.failures(job.stage.attempts, key):
+            return
+        kind, words = kinds[ran.killed], ran.words
+        if ran.killed == "hang":
+            words = f"the trainer of rank {job.rank} {words}"
+    else:
+        number = ran.code - 128
+        kind = "lost rank" if number == signal.SIGABRT else "killed"
+        words = f"the trainer of rank {job.rank} was killed by signal {number}"
+        if ran.out_of_host_memory:
+            words += ": the memory of its node had run out"
+        elif number == signal.SIGKILL:
+            words += ", as happens when host memory runs out"
+    files.write_json(path, attempts.Failure(job.rank, words, traceback="", kind=kind))
 
 
-def _open_receipt(stage: StagePaths, token: str, job_id: str) -> attempts.Attempt | None:
-    """The receipt of this job that has no end yet."""
-    written = attempts.read(stage.attempts)
-    for receipt in reversed(written):
-        if (receipt.token, receipt.job_id, receipt.outcome) == (token, job_id, None):
-            return receipt
-    return None
+# The server's tasks
 
 
-def _cancelled(run: RunPaths, stage: str) -> bool:
-    return journal.submissions(journal.read(run.journal))[stage].cancelled
+def _serve(job: _Job, rung: int) -> int:
+    """Serve until the attempt is over; the exit code."""
+    variables = environment(job.plan, job.planned.name)
+    task = serve.Task(job.paths, job.plan, job.planned.at(rung), job.start, job.rank, variables)
+    code = serve.run(task, job.signals, job.deserted)
+    if code == 0:
+        return 0
+    # Slurm ends the whole job with the first task that fails: not before rank 0 has said what
+    # comes next, and what it says is told with the server's own reason.
+    deadline = time.monotonic() + CLOSING_S
+    while time.monotonic() < deadline and not (job.signals.now or job.deserted()):
+        written = job.start.receipt(job.stage)
+        if written is not None and written.outcome is not None:
+            found = attempts.failures(job.stage.attempts, job.start.round_key)
+            server = next((each for each in found if each.rank >= job.world), written.failure)
+            attempts.finish(job.stage.attempts, replace(written, failure=server))
+            return 0 if written.answer in ("again", "rung", "requeue") else code
+        time.sleep(POLL_S)
+    return code
 
 
 @dataclass(frozen=True)
@@ -162,8 +469,9 @@ class _Refusal:
     failed: FailureClass | None = None
 
 
-def _refusal(paths: RunPaths, plan: Plan, stage: str, token: str) -> _Refusal | None:
+def _refusal(job: _Job, rung: int) -> _Refusal | None:
     """Why this job must not train, or None."""
+    paths, plan, stage, token = job.paths, job.plan, job.planned.name, job.token
     current = journal.submissions(journal.read(paths.journal)).get(stage)
     if current is None or current.token != token or current.cancelled:
         return _Refusal("superseded", SUPERSEDED)
@@ -173,18 +481,25 @@ def _refusal(paths: RunPaths, plan: Plan, stage: str, token: str) -> _Refusal | 
                 complete.verify(paths.stage(name))
     except LauncherError as error:
         words = f"{error.message}; {error.hint}" if error.hint else error.message
-        failure = attempts.Failure(rank=0, message=words, traceback="", kind="user")
-        return _Refusal("error", USER_ERROR, failure)
+        return _refused(words)
     distrusted = trust.refusal(paths, plan, stage)
     if distrusted is not None:
         failed, words = distrusted
-        failure = attempts.Failure(rank=0, message=words, traceback="", kind="user")
-        return _Refusal("error", USER_ERROR, failure, failed)
+        return _refused(words, failed)
+    needed = job.planned.at(rung).allocation.processes
+    if job.world != needed:
+        return _refused(
+            f"this job has {job.world} processes, rung {rung} of the plan's ladder {needed}"
+        )
     without = serve.missing(plan.stage(stage), platform.node())
     if without is not None:
-        failure = attempts.Failure(rank=0, message=without, traceback="", kind="user")
-        return _Refusal("error", USER_ERROR, failure)
+        return _refused(without)
     return None
+
+
+def _refused(words: str, failed: FailureClass = "user") -> _Refusal:
+    failure = attempts.Failure(rank=0, message=words, traceback="", kind=failed)
+    return _Refusal("error", USER_ERROR, failure, failed)
 
 
 def environment(plan: Plan, stage: str) -> Mapping[str, str]:
@@ -217,138 +532,3 @@ def _allocator(plan: Plan, stage: Stage) -> Mapping[str, str]:
     if plan.cluster.device != "cuda" or not grows(stage) or name in os.environ:
         return {}
     return {name: "expandable_segments:True"}
-
-
-@dataclass(frozen=True)
-class _Ran:
-    """What became of the trainer of this rank."""
-
-    code: int
-    """Its exit code, as a shell would tell it (128 + signal)."""
-    killed: str | None = None
-    """Why this supervisor killed it, or did not start it."""
-    lost: str | None = None
-    """Why the stage's server failed."""
-    host_peak: int = 0
-    """Largest resident set that was seen of it, in bytes: all there is of one that was killed."""
-
-
-def _train_served(
-    words: tuple[str, str, str, str],
-    env: Mapping[str, str],
-    at: client.Place,
-    signals: Signals,
-    deserted: Callable[[], bool],
-) -> _Ran:
-    """Train once the stage's server is ready, for as long as it does not fail."""
-    server = client.wait(at, lambda: signals.now or deserted())
-    if server is None:
-        return _Ran(_KILLED, killed=_why(signals))
-    if server.state == "failed":
-        return _Ran(FAILED, lost=server.reason)
-    own = client.variables(at, server, env)
-    return _train(words, {**env, **own}, signals, deserted, client.lost(at))
-
-
-def _train(
-    words: tuple[str, str, str, str],
-    env: Mapping[str, str],
-    signals: Signals,
-    deserted: Callable[[], bool],
-    lost: Callable[[], str | None] = lambda: None,
-) -> _Ran:
-    """Run the trainer process of this rank to its end. `words`: run, stage, token, job id."""
-    # It starts with the signals blocked, and takes them once it has a handler: a signal that
-    # came while Python starts would end it.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "launcher.worker.train", *words],
-            env={**env, orphan.PARENT: str(os.getpid())},
-            stdin=subprocess.DEVNULL,
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    killed: str | None = None
-    without: str | None = None
-    told, peak = False, 0
-    status = Path(f"/proc/{process.pid}/status")
-    while (code := process.poll()) is None:
-        if signals.stop and not told:
-            # One signal, whatever it was for this supervisor.
-            process.send_signal(signal.SIGUSR2)
-            told = True
-        if killed is None and without is None:
-            without = lost()
-            killed = _why(signals) if signals.now or deserted() else None
-            if killed is not None or without is not None:
-                process.kill()
-        peak = max(peak, measure.host_peak(status))
-        time.sleep(POLL_S)
-    if without is not None:
-        return _Ran(FAILED, lost=without, host_peak=peak)
-    return _Ran(code if code >= 0 else 128 - code, killed, host_peak=peak)
-
-
-def _why(signals: Signals) -> str:
-    if signals.now:
-        return "its time was up before it could stop"
-    return "what had started it was ended"
-
-
-def _leave_failure(stage: StagePaths, job_id: str, rank: int, ran: _Ran) -> None:
-    """Say for a trainer that died without a word what became of it."""
-    path = attempts.failure_path(stage.attempts, job_id, rank)
-    if path.exists() or (ran.code <= 128 and ran.lost is None):
-        return
-    kind: attempts.Blame = "program"
-    killed = ran.killed or ran.lost
-    if killed is not None:
-        if attempts.failures(stage.attempts, job_id):
-            return
-    else:
-        kind = "killed"
-        number = ran.code - 128
-        killed = f"the trainer of rank {rank} was killed by signal {number}"
-        if number == signal.SIGKILL:
-            killed += ", as happens when host memory runs out"
-    files.write_json(path, attempts.Failure(rank, killed, traceback="", kind=kind))
-
-
-def _receipt(
-    receipt: attempts.Attempt, stage: StagePaths, ran: _Ran, signals: Signals
-) -> attempts.Attempt:
-    outcome: attempts.Outcome
-    code = ran.code
-    if code == 0:
-        outcome = "complete"
-    elif code == STOPPED:
-        outcome = "stopped"
-    elif signals.stop and ran.lost is None:
-        outcome = "terminated"
-    elif code > 128:
-        outcome = "killed"
-    else:
-        outcome = "error"
-    first = _first(receipt, attempts.failures(stage.attempts, receipt.job_id))
-    measured = measurement.read(stage.attempts, receipt.job_id)
-    peaks = measured.peak_bytes if measured is not None else {}
-    return replace(
-        receipt,
-        ended=time.time(),
-        outcome=outcome,
-        exit_code=code,
-        failure=first if outcome != "complete" else None,
-        peak_bytes=peaks | {"host": max(ran.host_peak, peaks.get("host", 0))},
-        measured=measured,
-    )
-
-
-def _first(
-    receipt: attempts.Attempt, found: tuple[attempts.Failure, ...]
-) -> attempts.Failure | None:
-    """What the others failed for want of, though they may have said so sooner: the server, a rank
-    that was killed, else what was written first."""
-    server = next((each for each in found if each.rank >= receipt.processes), None)
-    killed = next((each for each in found if each.kind == "killed"), None)
-    return server or killed or (found[0] if found else None)

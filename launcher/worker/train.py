@@ -1,14 +1,17 @@
 """The trainer process of one rank.
 
-    python -m launcher.worker.train RUN STAGE TOKEN JOB_ID
+    python -m launcher.worker.train RUN STAGE TOKEN ROUND [RUNG]
 
-It exits with a code of `launcher.worker.outcome` and, when something goes wrong, leaves the first
-traceback where the supervisors find it.
+ROUND is what `launcher.records.rounds.key` gives. It exits with a code of `launcher.worker.outcome`
+and, when something goes wrong, leaves the first traceback and the class of the failure where the
+supervisors find them. At SIGUSR1 it prints where each of its threads is.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Mapping
@@ -18,25 +21,27 @@ from typing import NoReturn
 
 from launcher.errors import LauncherError
 from launcher.records import attempts, files, measurement
-from launcher.worker import gate, measure, orphan, program, secrets, streams
+from launcher.worker import classify, gate, measure, orphan, program, secrets, streams
 from launcher.worker.context import Context, versions
 from launcher.worker.finish import Finished
 from launcher.worker.outcome import FAILED, STOPPED, USER_ERROR
-from launcher.worker.stop import Stop
+from launcher.worker.stop import Leave, Stop
 
 
-def main(run: str, stage: str, token: str, job_id: str) -> int:
+def main(run: str, stage: str, token: str, start: str, rung: str = "0") -> int:
     os.umask(0o077)
     streams.guard()
     orphan.die_with_supervisor()
-    context = Context.of(run, stage, token, job_id)
+    faulthandler.register(signal.SIGUSR1)
+    context = Context.of(run, stage, token, start, int(rung))
     stop = Stop()
-    stop.listen()
-    failure = attempts.failure_path(context.paths.attempts, job_id, context.rank)
+    failure = attempts.failure_path(context.paths.attempts, start, context.rank)
     failure.unlink(missing_ok=True)
-    own = measurement.path(context.paths.attempts, job_id, context.rank)
+    own = measurement.path(context.paths.attempts, start, context.rank)
     meter = context.meter = measure.Meter(own, "load")
     try:
+        stop.listen()
+        stop.leave_at_once()
         context.enter("load")
         if context.stage.command is not None:
             finished = program.run(context, stop)
@@ -59,18 +64,24 @@ def main(run: str, stage: str, token: str, job_id: str) -> int:
         distributed.wait_for_all()
         if missed is not None:
             raise missed
-    except LauncherError as error:
-        words = f"{error.message}; {error.hint}" if error.hint else error.message
-        print(f"error: {words}", file=sys.stderr, flush=True)
-        _leave(failure, context.rank, words, kind="user")
-        return USER_ERROR
+    except Leave:
+        print("told to stop, with nothing to save", flush=True)
+        return STOPPED
     except BaseException as error:
-        traceback.print_exc()
-        last = traceback.format_exception_only(error)[-1].strip()
-        _leave(failure, context.rank, last, kind="program")
+        kind = classify.kind_of(error, on_cpu=context.on_cpu)
+        if isinstance(error, LauncherError):
+            words = f"{error.message}; {error.hint}" if error.hint else error.message
+            print(f"error: {words}", file=sys.stderr, flush=True)
+        else:
+            traceback.print_exc()
+            words = traceback.format_exception_only(error)[-1].strip()
+        with suppress(OSError):
+            _leave(failure, context.rank, words, kind)
+        if isinstance(error, LauncherError):
+            return USER_ERROR
         with suppress(Exception):
             # What it died at. That this cannot be told (the disk, the device) is no news.
-            meter.write(out_of_memory=measure.ran_out(error))
+            meter.write(out_of_memory=classify.ran_out(error))
         return FAILED
     return 0 if finished is not None else STOPPED
 
@@ -89,7 +100,7 @@ def _close(
     return None
 
 
-def _leave(path: Path, rank: int, message: str, kind: attempts.Blame) -> None:
+def _leave(path: Path, rank: int, message: str, kind: attempts.Kind) -> None:
     hide = secrets.hider(os.environ)
     words = hide(traceback.format_exc())
     files.private_folder(path.parent)

@@ -128,7 +128,7 @@ def test_only_the_shell_and_supervisors_start_processes() -> None:
     }
     assert users == {
         "scheduler/shell.py",
-        "worker/supervisor.py",
+        "worker/child.py",
         "worker/guard.py",
         "worker/program.py",
         "worker/vllm/serve.py",

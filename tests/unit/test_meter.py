@@ -9,7 +9,8 @@ import pytest
 
 from launcher.records import files, measurement
 from launcher.records.measurement import STEP, Measurement, PhaseMeasurement
-from launcher.worker.measure import Meter, host_peak, ran_out
+from launcher.worker.classify import ran_out
+from launcher.worker.measure import Meter, host_peak
 
 MIB = 2**20
 

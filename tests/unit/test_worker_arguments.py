@@ -25,7 +25,7 @@ def context(given: Stage, root: Path, **changed: Any) -> Context:
         plan=made,
         stage_plan=planned,
         token="token",
-        job_id="1",
+        start="1",
         rank=0,
         world=planned.allocation.processes,
         local_rank=0,

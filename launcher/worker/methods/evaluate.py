@@ -51,6 +51,8 @@ def run(context: Context, stop: Stop) -> Finished:
         deepspeed=context.stage_plan.deepspeed,
         on_phase=context.measure,
     )
+    # What was written is finished, what was not is done again.
+    stop.hold()
     if context.is_main:
         evaluation.write(context.paths, result)
         text = render_markdown(evaluation.document(result))

@@ -12,4 +12,4 @@ def run(context: Context, stop: Stop) -> Finished | None:
     from launcher.worker.online.build import grouped
     from launcher.worker.online.grouped import Grpo
 
-    return fit(context, grouped(context, stop, Grpo))
+    return fit(context, grouped(context, stop, Grpo), stop)

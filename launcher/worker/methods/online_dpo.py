@@ -29,4 +29,4 @@ def run(context: Context, stop: Stop) -> Finished | None:
         peft_config=models.lora(context, "CAUSAL_LM"),
         callbacks=callbacks(context, stop),
     )
-    return fit(context, trainer)
+    return fit(context, trainer, stop)

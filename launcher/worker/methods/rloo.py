@@ -12,4 +12,4 @@ def run(context: Context, stop: Stop) -> Finished | None:
     from launcher.worker.online.build import grouped
     from launcher.worker.online.grouped import Rloo
 
-    return fit(context, grouped(context, stop, Rloo))
+    return fit(context, grouped(context, stop, Rloo), stop)

@@ -45,7 +45,7 @@ def trained(context: Context, stop: Stop, kind: Any) -> Finished | None:
     if keywords.get("ref_model") is not None and config.precompute_ref_log_probs:
         # It has said all that is asked of it, and TRL would hold it to the end.
         trainer.ref_model = None
-    return fit(context, trainer)
+    return fit(context, trainer, stop)
 
 
 def _made(kind: Any, keywords: dict[str, Any]) -> Any:

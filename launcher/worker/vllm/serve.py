@@ -94,8 +94,10 @@ def run(task: Task, signals: Signals, deserted: Callable[[], bool]) -> int:
         while not (task.start.outcome(task.stage) or signals.now or deserted()):
             time.sleep(2 * _POLL_S)
         return 0
-    attempts.failure_path(task.stage.attempts, task.start.job_id, task.rank).unlink(missing_ok=True)
-    kind: attempts.Blame = "program"
+    attempts.failure_path(task.stage.attempts, task.start.round_key, task.rank).unlink(
+        missing_ok=True
+    )
+    kind: attempts.Kind = "program"
     try:
         server = _Server(task)
     except OSError as error:
@@ -112,7 +114,7 @@ def run(task: Task, signals: Signals, deserted: Callable[[], bool]) -> int:
     print(reason, file=sys.stderr, flush=True)
     failure = attempts.Failure(task.rank, reason, traceback="", kind=kind)
     files.write_json(
-        attempts.failure_path(task.stage.attempts, task.start.job_id, task.rank), failure
+        attempts.failure_path(task.stage.attempts, task.start.round_key, task.rank), failure
     )
     serving.write(task.stage, serving.Server(task.start, "failed", reason=reason))
     return FAILED
