@@ -116,13 +116,10 @@ def test_cancel_ends_every_process_of_one_run_and_resume_goes_on(shell: LocalShe
     shell.run("cancel", other)
 
 
-@pytest.mark.parametrize("module", [CHAIN, pytest.param(SUPERVISOR, marks=pytest.mark.long)])
-def test_nothing_lives_on_when_a_process_above_the_trainer_is_killed(
-    shell: LocalShell, module: str
-) -> None:
+def test_nothing_lives_on_when_the_process_of_the_chain_is_killed(shell: LocalShell) -> None:
     run = shell.data("submit", TINY_SFT, ENDLESS)["run"]
     shell.wait_for_steps(run, 5)
-    for pid in shell.processes(run, module):
+    for pid in shell.processes(run, CHAIN):
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not shell.processes(run), "every process to end", SECONDS)
     stage = shell.stage(run)
@@ -141,19 +138,19 @@ def test_nothing_lives_on_when_a_process_above_the_trainer_is_killed(
     assert len(shell.attempts(run)) == 2
 
 
-def test_a_rank_that_dies_ends_the_stage_with_its_reason(shell: LocalShell) -> None:
-    two = ("stages.sft.resources.gpus=2", SAVES_NOTHING)
-    submitted = shell.start("submit", TINY_SFT, ENDLESS, *two, "--wait")
-    wait_until(lambda: bool(shell.data("list") if shell.runs.is_dir() else []), "a run", LOAD_S)
-    run = shell.data("list")[0]["run"]
-    shell.wait_for_steps(run, 2)
-    trainers = shell.processes(run, TRAINER)
-    assert len(trainers) == 2
-    os.kill(trainers[1], signal.SIGKILL)
-    _, err = submitted.communicate(timeout=60)
-    assert submitted.returncode == 5
-    assert "was killed by signal 9" in err
-    wait_until(lambda: not shell.processes(run), "every process to end", SECONDS)
+@pytest.mark.long
+def test_a_supervisor_that_is_killed_takes_its_trainer_with_it_and_the_chain_goes_on(
+    shell: LocalShell,
+) -> None:
+    run = shell.data("submit", TINY_SFT, "stages.sft.train.max_steps=40")["run"]
+    shell.wait_for_steps(run, 5)
+    for pid in shell.processes(run, SUPERVISOR):
+        os.kill(pid, signal.SIGKILL)
+    shell.wait_for_state(run, "complete")
+    assert shell.outcomes(run) == ["killed", "complete"]
+    first, second = shell.attempts(run)
+    assert first["failed"] == "node"
+    assert second["began_at"] == first["reached"] >= 4
 
 
 def test_a_stage_that_is_warned_of_its_time_limit_goes_on(shell: LocalShell) -> None:

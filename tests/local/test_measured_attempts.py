@@ -52,7 +52,7 @@ def test_a_training_that_fails_on_the_way_leaves_what_it_died_at(shell: LocalShe
     )
     shell.run("submit", str(recipe), "--wait", "--yes", code=5)
     run = shell.data("list")[0]["run"]
-    (found,) = shell.attempts(run, "eval")
+    found = shell.attempts(run, "eval")[0]
     assert found["outcome"] == "error"
     assert found["measured"]["out_of_memory"]
     assert found["measured"]["last_phase"] == "compare"

@@ -1,0 +1,136 @@
+"""What a supervisor sees of its trainer and of the other ranks, and when it ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.records import rounds
+from launcher.worker import child, heartbeat, host_memory
+from launcher.worker.deadlines import TERM_S, Silence
+from launcher.worker.signals import Signals
+from launcher.worker.stop import Leave, Stop
+
+BEATS = """
+import sys
+from launcher.worker.heartbeat import beat
+for phase in sys.argv[1:]:
+    beat(phase)
+"""
+
+
+def pace(*phases: str) -> tuple[str, float]:
+    listener = heartbeat.Listener()
+    time.sleep(0.2)
+    process = subprocess.Popen(
+        [sys.executable, "-c", BEATS, *phases],
+        env={**os.environ, heartbeat.PIPE: str(listener.write)},
+        pass_fds=(listener.write,),
+    )
+    listener.started()
+    assert process.wait(timeout=60) == 0
+    silence = listener.silence()
+    listener.close()
+    return listener.pace, silence
+
+
+def test_steps_have_a_pace_once_one_is_done_and_loading_and_saving_have_none() -> None:
+    loading, silence = pace("load", "train", "update")
+    assert loading == "slow" and silence < 0.1
+    assert pace("load", "update", "whole step", "train")[0] == "steps"
+    assert pace("whole step", "save")[0] == "slow"
+    assert pace()[1] >= 0.2
+
+
+def test_who_is_not_supervised_gives_no_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(heartbeat.PIPE, raising=False)
+    heartbeat.beat("load")
+
+
+def watch(signals: Signals | None = None, **keywords: Any) -> child.Watch:
+    given: dict[str, Any] = {
+        "signals": signals or Signals(),
+        "silence": Silence(10, 100),
+        "signal_lead_s": 120,
+        "memory_limit": 0,
+        "deserted": lambda: False,
+        **keywords,
+    }
+    return child.Watch(**given)
+
+
+def test_a_trainer_is_ended_when_it_is_silent_for_longer_than_its_pace_allows() -> None:
+    assert child.reason(watch(), 9, "steps", None)[0] is None
+    assert child.reason(watch(), 11, "steps", None)[0] == "hang"
+    assert child.reason(watch(), 11, "slow", None)[0] is None
+    assert child.reason(watch(silence=Silence(None, None)), 1e9, "steps", None)[0] is None
+
+
+def test_a_trainer_may_go_on_for_seconds_when_its_world_has_lost_a_rank() -> None:
+    assert child.reason(watch(), 0, "steps", 1)[0] is None
+    assert child.reason(watch(), 0, "steps", child.LOST_RANK_S + 1)[0] == "others"
+
+
+def test_the_time_to_stop_is_that_of_the_nearer_end() -> None:
+    now = time.monotonic()
+    warned = Signals(stop=True, warned_at=now - 60)
+    assert child.reason(watch(warned), 0, "steps", None)[0] is None
+    termed = Signals(stop=True, termed_at=now - TERM_S - 1)
+    assert child.reason(watch(termed), 0, "steps", None)[0] == "time"
+    both = Signals(stop=True, warned_at=now - 106, termed_at=now)
+    assert child.reason(watch(both), 0, "steps", None)[0] == "time"
+    assert child.reason(watch(Signals(now=True)), 0, "steps", None)[0] == "time"
+
+
+def test_a_word_is_heard_once_it_is_whole_and_by_its_round_alone(tmp_path: Path) -> None:
+    first, second = rounds.key("7", 0, 0), rounds.key("7", 0, 1)
+    path = rounds.ending_path(tmp_path, first, 1)
+    assert rounds.heard(path, rounds.Ending) is None
+    rounds.say(path, rounds.Ending(1, 137, killed="hang"))
+    rounds.say(rounds.ending_path(tmp_path, first, 0), rounds.Ending(0, 1))
+    assert [ending.rank for ending in rounds.endings(tmp_path, first)] == [0, 1]
+    assert rounds.endings(tmp_path, second) == ()
+    path.write_text('{"rank"')
+    assert rounds.heard(path, rounds.Ending) is None
+
+
+def test_a_process_near_its_limit_may_have_met_it() -> None:
+    assert host_memory.nearly_all(95, 100)
+    assert not host_memory.nearly_all(50, 100)
+    assert not host_memory.nearly_all(50, 0)
+    assert host_memory.kills() >= 0
+
+
+@pytest.fixture
+def stop() -> Any:
+    before = [signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)]
+    made = Stop()
+    made.listen()
+    yield made
+    for number, handler in zip((signal.SIGUSR2, signal.SIGTERM), before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_where_there_is_nothing_to_save_a_signal_leaves_at_once(stop: Stop) -> None:
+    stop.leave_at_once()
+    with pytest.raises(Leave):
+        signal.raise_signal(signal.SIGUSR2)
+    # Whoever swallows it is left alone until there is something to save.
+    signal.raise_signal(signal.SIGUSR2)
+    with pytest.raises(Leave):
+        stop.hold()
+
+
+def test_amid_steps_a_signal_sets_the_flag_alone(stop: Stop) -> None:
+    stop.hold()
+    signal.raise_signal(signal.SIGTERM)
+    assert stop.told
+    with pytest.raises(Leave):
+        stop.leave_at_once()
