@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
 
 from launcher.cli import output, results, state_text
-from launcher.errors import StageFailed
+from launcher.errors import SchedulerUnavailable, StageFailed
 from launcher.plan.types import Plan
 from launcher.records.paths import RunPaths
 from launcher.run import act
@@ -28,16 +29,23 @@ def announce(run: RunPaths, done: list[act.Done], *, as_json: bool, made: bool) 
     output.text(run.root.name)
     if not made:
         output.note("the recipe has this run already; --new would make another")
-    rows = [(d.stage, d.action, d.job_id or "") for d in done]
-    output.note(output.table(("stage", "", "job"), rows))
+    output.note(table(done))
 
 
-def wait(run: RunPaths, plan: Plan, *, quiet: bool = False) -> None:
+def table(done: list[act.Done]) -> str:
+    """What became of each stage."""
+    rows = [(d.stage, d.action, d.job_id or "", d.reason) for d in done]
+    return output.table(("stage", "", "job", ""), rows)
+
+
+def wait(run: RunPaths, plan: Plan, *, quiet: bool = False, every: float = math.inf) -> None:
     """Return when the run is complete; print its results unless `quiet`.
 
-    Raises StageFailed when a stage failed, was cancelled, or cannot run any more.
+    It is advanced where a stage failed for a reason that may pass, and each `every` seconds.
+    Raises StageFailed when a stage failed for good, was cancelled, or cannot run any more.
     """
-    state = _bars(run, plan) if sys.stderr.isatty() else _lines(run, plan)
+    eye = _Eye(run, plan, every)
+    state = _bars(eye) if sys.stderr.isatty() else _lines(eye)
     if state.state == "complete":
         if not quiet:
             output.text(results.render(run, plan, state))
@@ -45,22 +53,44 @@ def wait(run: RunPaths, plan: Plan, *, quiet: bool = False) -> None:
     wrong = next(s for s in state.stages if s.state not in ("given", "complete"))
     raise StageFailed(
         f"stage {wrong.name} of {run.root.name}: {wrong.state}"
+        + (f" ({wrong.failed})" if wrong.failed else "")
         + (f": {wrong.reason}" if wrong.reason else ""),
         hint=f"launcher logs {run.root.name} {wrong.name}",
     )
 
 
-def _pause(plan: Plan) -> float:
-    """Seconds between two looks."""
-    return POLL_S if plan.cluster.engine == "local" else SLURM_POLL_S
+class _Eye:
+    """Looks at a run time and again, and advances it where that is due."""
+
+    def __init__(self, run: RunPaths, plan: Plan, every: float) -> None:
+        self._run, self.plan, self._every = run, plan, every
+        self.pause = POLL_S if plan.cluster.engine == "local" else SLURM_POLL_S
+        """Seconds between two looks."""
+        self._advanced = time.monotonic()
+        self.over = False
+        """Whether nothing of it runs, waits, or would be submitted again."""
+
+    def look(self) -> RunState:
+        state = act.look(self._run, self.plan)
+        since = time.monotonic() - self._advanced
+        passing = any(s.state == "failed" and s.answer != "end" for s in state.stages)
+        if (passing and since >= self.pause) or since >= self._every:
+            self._advanced = time.monotonic()
+            try:
+                act.advance(self._run, self.plan)
+            except SchedulerUnavailable as error:
+                output.note(f"note: {error.message}")
+            state = act.look(self._run, self.plan)
+            passing = False
+        self.over = state.settled and not passing
+        return state
 
 
-def _lines(run: RunPaths, plan: Plan) -> RunState:
+def _lines(eye: _Eye) -> RunState:
     said: dict[str, tuple[str, str]] = {}
     spoke = 0.0
-    pause = _pause(plan)
     while True:
-        state = act.look(run, plan)
+        state = eye.look()
         due = time.monotonic() - spoke >= LINE_EVERY_S
         for stage in state.stages:
             phase = stage.progress.phase if stage.progress else ""
@@ -71,12 +101,12 @@ def _lines(run: RunPaths, plan: Plan) -> RunState:
                 note = state_text.note(stage)
                 clock = time.strftime("%H:%M:%S")
                 output.note(f"{clock}  {stage.name}: {stage.state}" + (f", {note}" if note else ""))
-        if state.settled:
+        if eye.over:
             return state
-        time.sleep(pause)
+        time.sleep(eye.pause)
 
 
-def _bars(run: RunPaths, plan: Plan) -> RunState:
+def _bars(eye: _Eye) -> RunState:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -92,11 +122,10 @@ def _bars(run: RunPaths, plan: Plan) -> RunState:
             stage.name: bars.add_task(
                 "", start=False, total=None, stage=stage.name, state="", note=""
             )
-            for stage in plan.stages
+            for stage in eye.plan.stages
         }
-        pause = _pause(plan)
         while True:
-            state = act.look(run, plan)
+            state = eye.look()
             for stage in state.stages:
                 task = tasks[stage.name]
                 progress = stage.progress
@@ -112,6 +141,6 @@ def _bars(run: RunPaths, plan: Plan) -> RunState:
                 )
                 if ended:
                     bars.stop_task(task)
-            if state.settled:
+            if eye.over:
                 return state
-            time.sleep(pause)
+            time.sleep(eye.pause)

@@ -25,6 +25,9 @@ VERBS = {
     "logs": "Print the logs of a run's stages.",
     "cancel": "End a run's jobs.",
     "resume": "Go on with a run that failed or was cancelled.",
+    "advance": "Do what a run's failures allow without a person.",
+    "watch": "Stay with a run, and advance it, until it ends.",
+    "why": "Tell why each stage stands as it does, and what comes next.",
     "list": "List the runs.",
     "report": "Print the results of a run.",
     "recipes": "List the recipes that ship.",
@@ -111,3 +114,8 @@ def main() -> NoReturn:
         output.error(LauncherError(f"{place}{error.strerror or error}", hint=hint))
         code = LauncherError.exit_code
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    # A job's script calls it so, from the run's snapshot of the code.
+    main()

@@ -58,4 +58,6 @@ def note(stage: StageState) -> str:
     if stage.state == "complete" and stage.metrics:
         return headline.text(headline.headline(stage.metrics))
     starts = f" (expected at {stage.starts})" if stage.starts else ""
-    return stage.reason + starts
+    failed = f"{stage.failed}: " if stage.failed else ""
+    then = "; is tried again" if stage.failed and stage.answer != "end" else ""
+    return failed + stage.reason + starts + then

@@ -20,6 +20,11 @@ from launcher.plan.objective import Objective
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop, like `launcher plan`.")
 @click.option("--show-sbatch", is_flag=True, help="With --dry-run: print the batch scripts.")
 @click.option("--new", is_flag=True, help="Make another run, though the recipe has one.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Stay until Slurm has surely kept the jobs (6 s), and send again what it lost.",
+)
 @click.option("--wait", is_flag=True, help="Stay until the run ends; exit 5 when a stage fails.")
 @settings.runs_option
 @settings.json_option
@@ -34,6 +39,7 @@ def command(
     dry_run: bool,
     show_sbatch: bool,
     new: bool,
+    verify: bool,
     wait: bool,
     runs: Path,
     as_json: bool,
@@ -67,6 +73,8 @@ def command(
     run, made = folder.create(runs, prepared.plan, prepared.recipe, new=new)
     plan = folder.load_plan(run)
     done = act.submit(run, plan)
+    if verify:
+        done = act.verify(run, plan, done)
     follow.announce(run, done, as_json=as_json, made=made)
     if wait:
         follow.wait(run, plan, quiet=as_json)

@@ -86,6 +86,8 @@ class Cluster:
     """Variables of every job (NCCL and the like)."""
     python: str | None = None
     """The interpreter on the nodes; None: the one that runs `launcher`."""
+    nodes_may_submit: bool = True
+    """Whether nodes reach Slurm's commands: a job that failed then acts on its chain itself."""
     scratch: str | None = None
     """A folder on each node's own disk, for temporary files; may name variables of the job."""
     interconnect: Literal["ethernet", "infiniband", "none"] = "ethernet"

@@ -77,6 +77,10 @@ class StagePaths:
         """What was found in the stage's pairs of answers before it trained on them."""
         return self.root / "pairs.json"
 
+    def old(self, number: int) -> Path:
+        """Where that lies which the stage had left before it was run again."""
+        return self.root / f"old-{number}"
+
     @property
     def inputs(self) -> Path:
         """What the stage was made from, by hash."""

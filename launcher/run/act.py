@@ -1,192 +1,153 @@
-"""The commands that act on a run: submit (or go on with) its chain, cancel it.
-
-Intent is journaled before each sbatch and the id after it, so the same command after a crash finds
-either a job to adopt or nothing to lose.
-"""
+"""The commands that act on a run: submit (or go on with) its chain, advance it, cancel it."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import sys
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from contextlib import suppress
 
 from launcher.errors import LauncherError, SchedulerUnavailable, UsageError
 from launcher.plan.types import Plan
-from launcher.records import files, journal
+from launcher.records import journal
 from launcher.records.paths import RunPaths
-from launcher.run import local_chain, state
-from launcher.run.request import job_request
+from launcher.run import again, local_chain, state
+from launcher.run.chain import Done, Wish, bring
+from launcher.run.lock import only_one
+from launcher.run.look import engine, look, view
 from launcher.scheduler import shell
-from launcher.scheduler.jobs import Engine, JobRequest
 
-Action = Literal["given", "complete", "queued", "adopted", "rewired", "submitted", "started"]
+__all__ = ["Done", "advance", "cancel", "engine", "look", "resume", "submit", "verify", "view"]
 
 # How long a chain that was just started may take to say that it lives.
 START_S = 20
 # How long a chain on this machine may take to end, a checkpoint included.
 CANCEL_S = 60
+# A controller that is killed forgets the jobs that it accepted in the last five seconds.
+KEPT_S = 6
+VERIFICATIONS = 5
 
 
-@dataclass(frozen=True)
-class Done:
-    """What became of one stage."""
+def resume(
+    run: RunPaths, plan: Plan, *, first: str | None = None, accept_change: bool = False
+) -> list[Done]:
+    """Go on with a run, a cancelled one too.
 
-    stage: str
-    action: Action
-    job_id: str | None = None
-
-
-def engine(plan: Plan) -> Engine | None:
-    """The scheduler of the plan's cluster; None: this machine."""
-    if plan.cluster.engine == "local":
-        return None
-    from launcher.scheduler.slurm import SlurmEngine
-
-    return SlurmEngine()
-
-
-def look(run: RunPaths, plan: Plan) -> state.RunState:
-    """How the run stands, in one query of the scheduler. It changes nothing."""
-    return state.read(run, plan, view(run, plan))
+    With `first`, that stage and all after it are run again though they may be complete; what they
+    had left goes aside. With `accept_change`, what changed since an earlier attempt is meant so.
+    Raises like `submit`, and UsageError where a stage that is to be run again runs now.
+    """
+    with only_one(run):
+        if first is not None:
+            now = look(run, plan)
+            if any(stage.state == "unknown" for stage in now.stages):
+                raise SchedulerUnavailable("Slurm does not answer")
+            again.announce(run, plan, now, first)
+        if accept_change:
+            journal.append(run.journal, journal.Event("accepted", time.time()))
+        return _bring(run, plan, Wish(resume=True))
 
 
-def view(run: RunPaths, plan: Plan) -> state.View:
-    """What the scheduler says; a silent one is a view too."""
-    scheduler = engine(plan)
-    if scheduler is None:
-        return _local_view(run)
-    try:
-        return state.View(queue=scheduler.queue())
-    except SchedulerUnavailable:
-        return state.View(queue=None)
-
-
-def _local_view(run: RunPaths) -> state.View:
-    from launcher.scheduler.jobs import QueuedJob, tag
-
-    if local_chain.holder(run) is None:
-        return state.View(queue={}, chain_alive=False)
-    # The chain runs one stage at a time: the one that it announced last.
-    intents: list[journal.Event] = []
-    for event in journal.read(run.journal):
-        if event.kind == "resumed":
-            intents = []
-        elif event.kind == "intent":
-            intents.append(event)
-    if not intents or intents[-1].stage is None or intents[-1].token is None:
-        return state.View(queue={}, chain_alive=True)
-    key = tag(run.root.name, intents[-1].stage, intents[-1].token)
-    job = QueuedJob(job_id="local", tag=key, state="running", word="RUNNING")
-    return state.View(queue={key: job}, chain_alive=True)
-
-
-def submit(run: RunPaths, plan: Plan, *, resume: bool = False) -> list[Done]:
+def submit(run: RunPaths, plan: Plan) -> list[Done]:
     """Bring every stage that is not done into the queue, each once.
 
     A stage that is queued already is left there, one whose submission was interrupted is adopted,
     one that failed is submitted again and the jobs that waited for it wait for the new one.
-    Raises UsageError for a cancelled run unless `resume`; SchedulerUnavailable where Slurm is
-    silent, before anything is submitted or between two stages: the same command goes on.
+    Raises UsageError for a cancelled run; SchedulerUnavailable where Slurm is silent, before
+    anything is submitted or between two stages: the same command goes on.
     """
-    with _only_one(run):
-        now = look(run, plan)
-        cancelled = [s.name for s in now.stages if s.state == "cancelled"]
-        if cancelled and not resume:
-            raise UsageError(
-                f"stage {cancelled[0]} of {run.root.name} was cancelled",
-                hint=f"launcher resume {run.root.name} goes on with it; --new makes another run",
-            )
-        if plan.cluster.engine == "local":
-            return _submit_local(run, plan, now)
-        return _submit_slurm(run, plan, now)
+    with only_one(run):
+        return _bring(run, plan, Wish())
 
 
-def _submit_slurm(run: RunPaths, plan: Plan, now: state.RunState) -> list[Done]:
+def verify(run: RunPaths, plan: Plan, done: list[Done]) -> list[Done]:
+    """Return once the controller has surely kept the jobs of `done`; what it lost is sent again.
+
+    Raises LauncherError where it loses them again and again.
+    """
+    if plan.cluster.engine == "local":
+        return done
+    for _ in range(VERIFICATIONS):
+        if not any(each.action in ("submitted", "adopted") for each in done):
+            return done
+        time.sleep(KEPT_S)
+        before = {each.stage: each for each in done}
+        now = advance(run, plan)
+        done = [each if each.action == "submitted" else before[each.stage] for each in now]
+        if not any(each.action == "submitted" for each in now):
+            return done
+    raise LauncherError("Slurm loses the jobs that it accepts", hint="ask who runs the controller")
+
+
+def advance(
+    run: RunPaths, plan: Plan, *, ended: str | None = None, restarts: int = 0
+) -> list[Done]:
+    """Bring the run forward as far as its failures allow without a person.
+
+    What failed for a reason that may pass is submitted again, within its bounds; what a killed
+    command left out of the queue is put there; what waits for a stage that ended for good is taken
+    out, with the reason. `ended`: the id of the job that asks at its end, which `restarts` tells
+    from later starts of the same job. Raises SchedulerUnavailable.
+    """
+    with only_one(run):
+        return _bring(run, plan, Wish(person=False, ended=ended, restarts=restarts))
+
+
+def _bring(run: RunPaths, plan: Plan, wish: Wish) -> list[Done]:
     scheduler = engine(plan)
-    assert scheduler is not None
-    if any(stage.state == "unknown" for stage in now.stages):
-        raise SchedulerUnavailable("Slurm does not answer", hint="try the same command again")
-    known = journal.submissions(journal.read(run.journal))
-    jobs: dict[str, str] = {}
-    moved: set[str] = set()
-    done: list[Done] = []
-    for stage in now.stages:
-        needs = plan.stage(stage.name).stage.needs
-        waits_for = tuple(jobs[name] for name in needs if name in jobs)
-        action: Action
-        if stage.state == "given":
-            action = "given"
-        elif stage.state == "complete":
-            action = "complete"
-        elif stage.state in ("pending", "blocked", "running"):
-            assert stage.job_id is not None
-            jobs[stage.name] = stage.job_id
-            action = "queued"
-            if known[stage.name].job_id is None:
-                _note(run, "submitted", stage.name, known[stage.name].token, stage.job_id)
-                action = "adopted"
-            if moved & set(needs):
-                scheduler.depend(stage.job_id, waits_for)
-                action = "rewired"
-        else:
-            # A cancelled job may still be writing its checkpoint where the new one will.
-            ending = (stage.job_id,) if stage.ending and stage.job_id else ()
-            request = partial(job_request, run, plan, dependencies=waits_for, after=ending)
-            jobs[stage.name] = _send(run, scheduler, stage.name, request)
-            moved.add(stage.name)
-            action = "submitted"
-        done.append(Done(stage.name, action, jobs.get(stage.name)))
-    return done
+    if scheduler is None:
+        return _start(run, plan, wish)
+    if wish.resume and state.run_cancelled(journal.read(run.journal)):
+        journal.append(run.journal, journal.Event("resumed", time.time()))
+    return bring(run, plan, scheduler, wish)
 
 
-def _send(
-    run: RunPaths, scheduler: Engine, stage: str, request: Callable[[str, str], JobRequest]
-) -> str:
-    token = uuid.uuid4().hex
-    files.private_folder(run.stage(stage).logs)
-    _note(run, "intent", stage, token, None)
-    job_id = scheduler.submit(request(stage, token))
-    _note(run, "submitted", stage, token, job_id)
-    return job_id
-
-
-def _note(run: RunPaths, kind: journal.Kind, stage: str, token: str, job_id: str | None) -> None:
-    journal.append(run.journal, journal.Event(kind, time.time(), stage, token, job_id))
-
-
-def _submit_local(run: RunPaths, plan: Plan, now: state.RunState) -> list[Done]:
+def _start(run: RunPaths, plan: Plan, wish: Wish) -> list[Done]:
+    """Without Slurm: have the process of the chain run, where something is left to do."""
+    now = look(run, plan)
+    cancelled = [s.name for s in now.stages if s.state == "cancelled"]
+    if cancelled and wish.person and not wish.resume:
+        raise UsageError(
+            f"stage {cancelled[0]} of {run.root.name} was cancelled",
+            hint=f"launcher resume {run.root.name} goes on with it; --new makes another run",
+        )
     running = local_chain.holder(run) is not None
+    if not running and again.clear(run, journal.read(run.journal)):
+        now = look(run, plan)
     waiting = [s for s in now.stages if s.state not in ("given", "complete")]
-    if waiting and not running:
-        env = {**os.environ, "PYTHONPATH": str(run.code)}
-        argv = [sys.executable, "-m", "launcher.run.local_chain", str(run.root)]
-        resumed = journal.append(run.journal, journal.Event("resumed", time.time()))
-        chain = shell.detach(argv, run.local_log, env)
-        deadline = time.monotonic() + START_S
-        while local_chain.holder(run) is None:
-            ended = chain.poll() is not None
-            if ended and journal.read(run.journal)[-1].number > resumed.number:
-                break
-            if ended or time.monotonic() > deadline:
-                raise LauncherError("the chain did not start", hint=f"see {run.local_log}")
-            time.sleep(0.05)
-    done: list[Done] = []
-    for stage in now.stages:
-        if stage.state == "given":
-            done.append(Done(stage.name, "given"))
-        elif stage.state == "complete":
-            done.append(Done(stage.name, "complete"))
-        else:
-            done.append(Done(stage.name, "queued" if running else "started"))
-    return done
+    final = [s for s in waiting if s.state == "cancelled" or s.answer == "end"]
+    starts = bool(waiting) and not running and (wish.person or not final)
+    if starts:
+        _start_chain(run, asked=wish.person)
+    return [_said(stage, running=running, started=starts) for stage in now.stages]
+
+
+def _said(stage: state.StageState, *, running: bool, started: bool) -> Done:
+    if stage.state == "given":
+        return Done(stage.name, "given")
+    if stage.state == "complete":
+        return Done(stage.name, "complete")
+    if running or started:
+        return Done(stage.name, "queued" if running else "started")
+    if stage.state == "failed":
+        return Done(stage.name, "failed", reason=f"{stage.failed}: {stage.reason}")
+    return Done(stage.name, "cancelled" if stage.state == "cancelled" else "left")
+
+
+def _start_chain(run: RunPaths, *, asked: bool) -> None:
+    env = {**os.environ, "PYTHONPATH": str(run.code)}
+    argv = [sys.executable, "-m", "launcher.run.local_chain", str(run.root)]
+    resumed = journal.append(run.journal, journal.Event("resumed", time.time(), asked=asked))
+    chain = shell.detach(argv, run.local_log, env)
+    deadline = time.monotonic() + START_S
+    while local_chain.holder(run) is None:
+        ended = chain.poll() is not None
+        if ended and journal.read(run.journal)[-1].number > resumed.number:
+            break
+        if ended or time.monotonic() > deadline:
+            raise LauncherError("the chain did not start", hint=f"see {run.local_log}")
+        time.sleep(0.05)
 
 
 def cancel(run: RunPaths, plan: Plan) -> list[str]:
@@ -195,19 +156,28 @@ def cancel(run: RunPaths, plan: Plan) -> list[str]:
     The journal says it first, so that a job which starts in this moment refuses to train. Only
     jobs with this run's own tag are touched. Raises SchedulerUnavailable.
     """
-    with _only_one(run):
-        if plan.cluster.engine == "local":
-            return _cancel_local(run, plan)
+    with only_one(run):
         scheduler = engine(plan)
-        assert scheduler is not None
+        if scheduler is None:
+            return _cancel_local(run, plan)
+        events = journal.read(run.journal)
         queue = scheduler.queue()
-        now = state.read(run, plan, state.View(queue=queue))
-        known = journal.submissions(journal.read(run.journal))
-        active = [s for s in now.stages if s.state in ("pending", "blocked", "running")]
+        now = state.read(run, plan, state.View(queue=queue), events)
+        known = journal.submissions(events)
+        # One that was announced may be on its way into the queue.
+        active = [s for s in now.stages if s.queued or (s.state == "absent" and s.name in known)]
+        if active:
+            journal.append(run.journal, journal.Event("cancelled", time.time()))
         for stage in active:
-            _note(run, "cancelled", stage.name, known[stage.name].token, stage.job_id)
-        scheduler.cancel([s.job_id for s in active if s.job_id is not None])
+            _note_cancelled(run, stage, known[stage.name])
+        tokens = {known[stage.name].token for stage in active}
+        scheduler.cancel([j for tag, j in queue.items() if tag.rpartition(":")[2] in tokens])
         return [stage.name for stage in active]
+
+
+def _note_cancelled(run: RunPaths, stage: state.StageState, known: journal.Submission) -> None:
+    event = journal.Event("cancelled", time.time(), stage.name, known.token, stage.job_id)
+    journal.append(run.journal, event)
 
 
 def _cancel_local(run: RunPaths, plan: Plan) -> list[str]:
@@ -227,16 +197,5 @@ def _cancel_local(run: RunPaths, plan: Plan) -> list[str]:
     known = journal.submissions(journal.read(run.journal))
     for stage in look(run, plan).stages:
         if stage.name in active and stage.name in known and stage.state != "complete":
-            _note(run, "cancelled", stage.name, known[stage.name].token, stage.job_id)
+            _note_cancelled(run, stage, known[stage.name])
     return active
-
-
-@contextmanager
-def _only_one(run: RunPaths) -> Iterator[None]:
-    """One acting command a run at a time; a lock that its holder's death gives back."""
-    descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, files.PRIVATE_FILE)
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

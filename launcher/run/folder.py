@@ -6,6 +6,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _OF_ONE_NODE = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 # `%` and `\\` mean something to Slurm in the name of a log, `:` parts the folders of PYTHONPATH.
 _UNFIT = set("%\\:")
+LEFT_S = 24 * 3600
+"""No launcher takes so long to make a run."""
 
 
 def check(runs: Path, plan: Plan) -> Path:
@@ -59,6 +62,7 @@ def create(
     known = sorted(_namesakes(root, base), key=_ordinal)
     if known and not new:
         return RunPaths(known[-1]), False
+    _sweep(root)
     aside = _prepare(root, plan, recipe)
     ordinal = _ordinal(known[-1]) + 1 if known else 1
     try:
@@ -121,6 +125,14 @@ def load_plan(run: RunPaths) -> Plan:
         return plan_from_json(run.plan.read_text())
     except OSError as error:
         raise LauncherError(f"{run.plan} cannot be read: {error.strerror}") from error
+
+
+def _sweep(root: Path) -> None:
+    """Remove what launchers that died while they made a run have left, a day ago or longer."""
+    for path in root.glob(".new-*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > LEFT_S:
+                shutil.rmtree(path)
 
 
 def _namesakes(root: Path, base: str) -> Iterator[Path]:

@@ -6,6 +6,7 @@ import sys
 
 from launcher.plan.types import Plan
 from launcher.records.paths import RunPaths
+from launcher.run import ladder
 from launcher.scheduler.jobs import JobRequest
 
 
@@ -16,9 +17,10 @@ def job_request(
     token: str,
     dependencies: tuple[str, ...] = (),
     after: tuple[str, ...] = (),
+    rung: int = 0,
 ) -> JobRequest:
-    """What to ask of the scheduler for `stage` of the run."""
-    planned = plan.stage(stage)
+    """What to ask of the scheduler for `stage` of the run, on a rung of the plan's ladder."""
+    planned = ladder.at(plan.stage(stage), rung)
     return JobRequest(
         run=run.root,
         run_id=run.root.name,
@@ -32,4 +34,5 @@ def job_request(
         env=planned.stage.env,
         dependencies=dependencies,
         after=after,
+        advance=plan.cluster.engine == "slurm" and plan.cluster.nodes_may_submit,
     )

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from launcher.plan.types import Plan, StagePlan
 from launcher.records import attempts, complete, journal, progress
-from launcher.records.paths import RunPaths
+from launcher.records.failures import Answer, FailureClass
+from launcher.records.paths import RunPaths, StagePaths
+from launcher.run import diagnose, ladder
 from launcher.scheduler.jobs import QueuedJob, tag
 
 State = Literal[
     "given", "complete", "running", "pending", "blocked", "failed", "cancelled", "absent", "unknown"
 ]
 """`given`: a finished model stands in for the stage. `blocked`: waits for what cannot happen any
-more. `absent`: not submitted. `unknown`: the scheduler does not answer."""
+more, or was taken out of the queue for that. `absent`: not submitted. `unknown`: the scheduler does
+not answer."""
 
 ENDED: frozenset[State] = frozenset({"given", "complete", "failed", "cancelled", "blocked"})
 
@@ -48,7 +51,17 @@ class StageState:
     peak_bytes: Mapping[str, int] | None = None
     metrics: Mapping[str, float] | None = None
     ending: bool = False
-    """Cancelled, and its job has not ended yet."""
+    """It is over for the stage, and its job has not ended yet."""
+    queued: bool = False
+    """Its job is in the queue, or runs."""
+    held: bool = False
+    """Slurm holds the job after a start that failed."""
+    failed: FailureClass | None = None
+    """Why it did not finish."""
+    answer: Answer | None = None
+    """What comes of that: `end`, or what the next command that acts does."""
+    rung: int = 0
+    """Of the plan's ladder, that its next or present attempt is on."""
 
 
 @dataclass(frozen=True)
@@ -85,19 +98,34 @@ class StageRecords:
     complete: complete.Complete | None
     attempts: tuple[attempts.Attempt, ...]
     progress: progress.Progress | None
+    reached: int = 0
+    """Optimizer step of the newest committed checkpoint."""
 
 
-def read(run: RunPaths, plan: Plan, view: View) -> RunState:
-    """The state of the run, from its files and the scheduler's view."""
+def read(
+    run: RunPaths, plan: Plan, view: View, events: tuple[journal.Event, ...] | None = None
+) -> RunState:
+    """The state of the run, from its files and the scheduler's view.
+
+    `events`: its journal, where that was read already.
+    """
     records = {
         stage.name: StageRecords(
             complete=complete.read(run.stage(stage.name)),
             attempts=attempts.read(run.stage(stage.name).attempts),
             progress=progress.read(run.stage(stage.name)),
+            reached=_newest_step(run.stage(stage.name)),
         )
         for stage in plan.stages
     }
-    return fold(run.root.name, plan, journal.read(run.journal), records, view)
+    events = events if events is not None else journal.read(run.journal)
+    return fold(run.root.name, plan, events, records, view)
+
+
+def _newest_step(stage: StagePaths) -> int:
+    found = stage.checkpoints.glob("checkpoint-[0-9]*/COMMIT.json")
+    steps = (path.parent.name.rpartition("-")[2] for path in found)
+    return max((int(step) for step in steps if step.isdigit()), default=0)
 
 
 def fold(
@@ -109,19 +137,25 @@ def fold(
 ) -> RunState:
     """Pure: the same words give the same state."""
     submissions = journal.submissions(events)
+    cancelled = run_cancelled(events)
     whole = [e for e in events if e.stage is None]
-    run_cancelled = bool(whole) and whole[-1].kind == "cancelled"
     resumed = max((e.number for e in whole if e.kind == "resumed"), default=0)
     submitted_since = {e.stage for e in events if e.kind == "intent" and e.number > resumed}
+    anew, rerun = journal.anew(events), journal.rerun(events)
     states: dict[str, StageState] = {}
     for planned in plan.stages:
         submission = submissions.get(planned.name)
-        state = _stage(run_id, planned, submission, records[planned.name], view)
+        known = records[planned.name]
+        if planned.name in anew:
+            known = replace(known, complete=None)
+        state = _stage(run_id, planned, submission, known, view)
+        if planned.name in rerun and not state.queued and state.state not in ("given", "complete"):
+            state = _with(state, "absent", "is to be run again")
         left = state.state in ("failed", "cancelled") and planned.name not in submitted_since
         if view.chain_alive and (state.state == "absent" or left):
             # The chain without Slurm has gone on and comes to this stage yet.
             state = _with(state, "pending", "waits for the stage before it")
-        elif state.state == "absent" and run_cancelled and submission is None:
+        elif state.state == "absent" and cancelled and submission is None:
             state = _with(state, "cancelled", "")
         elif state.state == "absent" and view.chain_alive is False and not state.reason:
             state = _with(state, "absent", "nothing runs the chain")
@@ -132,8 +166,14 @@ def fold(
     return RunState(run_id, tuple(states.values()), left=view.chain_alive is False)
 
 
+def run_cancelled(events: Sequence[journal.Event]) -> bool:
+    """Whether the whole run was cancelled, and nobody resumed it since. Pure."""
+    kinds = [e.kind for e in events if e.stage is None and e.kind in ("cancelled", "resumed")]
+    return kinds[-1:] == ["cancelled"]
+
+
 def _with(state: StageState, word: State, reason: str) -> StageState:
-    return StageState(**{**vars(state), "state": word, "reason": reason})
+    return replace(state, state=word, reason=reason)
 
 
 def _stage(
@@ -158,46 +198,74 @@ def _stage(
         return _with(known, "given", planned.stage.use)
     if records.complete is not None:
         done = records.complete
-        return StageState(
-            **{
-                **vars(known),
-                "state": "complete",
-                "ended": done.finished,
-                "peak_bytes": done.peak_bytes,
-                "metrics": done.metrics,
-            }
+        return replace(
+            known,
+            state="complete",
+            ended=done.finished,
+            peak_bytes=done.peak_bytes,
+            metrics=done.metrics,
         )
     if submission is None:
         return known
+    job = (view.queue or {}).get(tag(run_id, planned.name, submission.token))
+    current = diagnose.last_of(submission.token, records.attempts)
+    if submission.failure is not None:
+        return _failed(replace(known, reason=submission.reason), planned, submission, records, job)
     if submission.cancelled:
-        old = (view.queue or {}).get(tag(run_id, planned.name, submission.token))
-        ending = old is not None and old.state == "running"
-        cancelled = _with(known, "cancelled", "its job is ending" if ending else "")
-        return replace(cancelled, ending=ending)
+        ending = job is not None and job.state == "running"
+        word: State = "blocked" if submission.dropped else "cancelled"
+        reason = "its job is ending" if ending else submission.reason
+        return replace(_with(known, word, reason), ending=ending)
     if view.queue is None:
         return _with(known, "unknown", "Slurm does not answer")
-    job = view.queue.get(tag(run_id, planned.name, submission.token))
-    current = last if last is not None and last.token == submission.token else None
     if job is not None and job.state in ("pending", "blocked", "running"):
         now = records.progress
         if job.state != "running" or (now is not None and now.token != submission.token):
             # What is there is how far the submission before this one came.
             now = None
-        return StageState(
-            **{
-                **vars(known),
-                "state": job.state,
-                "reason": job.reason,
-                "job_id": job.job_id,
-                "starts": job.starts if job.state == "pending" else "",
-                "progress": now,
-            }
+        return replace(
+            known,
+            state=job.state,
+            reason=job.reason,
+            job_id=job.job_id,
+            starts=job.starts if job.state == "pending" else "",
+            progress=now,
+            queued=True,
+            held=job.held,
+            rung=submission.rung,
         )
+    if submission.refused:
+        return _with(known, "absent", submission.reason)
     if submission.job_id is None and job is None:
         return _with(known, "absent", "its submission was interrupted")
     if job is not None and job.state == "cancelled":
         return _with(known, "cancelled", job.reason)
-    return _with(known, "failed", _why(current, job))
+    return _failed(replace(known, reason=_why(current, job)), planned, submission, records, job)
+
+
+def _failed(
+    known: StageState,
+    planned: StagePlan,
+    submission: journal.Submission,
+    records: StageRecords,
+    job: QueuedJob | None,
+) -> StageState:
+    failure = diagnose.failure(submission, records.attempts, job)
+    decision = diagnose.answer(
+        submission,
+        records.attempts,
+        failure,
+        rungs=ladder.rungs(planned),
+        reached=records.reached,
+    )
+    return replace(
+        known,
+        state="failed",
+        failed=decision.failure,
+        answer=decision.answer,
+        rung=decision.rung,
+        ending=job is not None and job.alive,
+    )
 
 
 def _why(attempt: attempts.Attempt | None, job: QueuedJob | None) -> str:

@@ -33,6 +33,8 @@ class JobRequest:
     """Ids of the jobs that must have ended well."""
     after: tuple[str, ...] = ()
     """Ids of the jobs that must have ended, however: they write where this one will."""
+    advance: bool = False
+    """Whether its script calls `launcher advance` where its program did not end well."""
 
     @property
     def name(self) -> str:
@@ -68,6 +70,17 @@ class QueuedJob:
     starts: str = ""
     """When the scheduler expects to start it, as it writes that; empty: not known."""
     nodes: str = ""
+    waits_for: tuple[str, ...] = ()
+    """Ids of the jobs whose good end it still waits for, or that did not end well."""
+    after: tuple[str, ...] = ()
+    """Ids of the jobs whose end it still waits for, however they end."""
+    held: bool = False
+    """Slurm put it back into the queue after a start that failed, and holds it."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is in the queue, or runs."""
+        return self.state in ("pending", "blocked", "running")
 
 
 class Engine(Protocol):
@@ -79,8 +92,27 @@ class Engine(Protocol):
     def queue(self) -> Mapping[str, QueuedJob]:
         """This user's jobs of ours, by tag, in one query. Raises SchedulerUnavailable."""
 
-    def cancel(self, job_ids: Sequence[str]) -> None:
-        """End the jobs, or take them out of the queue. A job that is gone already is no error."""
+    def cancel(self, jobs: Sequence[QueuedJob]) -> None:
+        """End the jobs, or take them out of the queue. One that is gone already is no error.
 
-    def depend(self, job_id: str, dependencies: Sequence[str]) -> None:
-        """Let a waiting job wait on these jobs instead. Raises LauncherError."""
+        Like `depend` and `release`, it acts on those alone that carry their tag now: ids are given
+        again.
+        """
+
+    def depend(
+        self, job: QueuedJob, dependencies: Sequence[str], after: Sequence[str] = ()
+    ) -> bool:
+        """Let a waiting job wait on these jobs instead: on their good end, and on their end.
+
+        False: it does not wait any more. Raises LauncherError.
+        """
+
+    def release(self, job: QueuedJob) -> bool:
+        """Let a held job go. False: Slurm does not let this user. Raises SchedulerUnavailable."""
+
+    def ending(self, job_id: str, restarts: int) -> str:
+        """The state that a job comes to whose program is over, asked by its own script.
+
+        PENDING (it was put back into the queue), TIMEOUT, CANCELLED, FAILED; empty: not known.
+        `restarts`: how often it had been started before this start.
+        """

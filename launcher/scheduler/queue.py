@@ -8,7 +8,7 @@ from launcher.scheduler.jobs import QueuedJob, QueueState
 
 # The text formats are stable from 22.05 to 24.11 and much faster than --json. The comment stands
 # last, because it is the one field that may hold the separator.
-_FORMAT = "%i|%T|%r|%S|%N|%k"
+_FORMAT = "%i|%T|%r|%S|%N|%E|%k"
 
 _STATES: dict[str, QueueState] = {
     "PENDING": "pending",
@@ -62,6 +62,9 @@ _REASONS = {
     "RaisedSignal": "a signal ended it",
 }
 
+# Of a job that Slurm put back after a start that failed. `JobHeldUser` is its owner's own wish.
+_HELD = ("JobHeldAdmin", "launch failed requeued held")
+
 
 def squeue_command(user: str) -> list[str]:
     """All of the user's jobs that Slurm still knows, ended ones for a few minutes too."""
@@ -72,10 +75,10 @@ def parse_squeue(text: str) -> dict[str, QueuedJob]:
     """Tag → job, for the jobs that carry a tag of ours. Where two share a tag, the newer."""
     jobs: dict[str, QueuedJob] = {}
     for line in text.splitlines():
-        fields = line.split("|", 5)
-        if len(fields) < 6 or not fields[5].startswith("launcher:"):
+        fields = line.split("|", 6)
+        if len(fields) < 7 or not fields[6].startswith("launcher:"):
             continue
-        job_id, word, reason, starts, nodes, tag = fields
+        job_id, word, reason, starts, nodes, waits, tag = fields
         state = _STATES.get(word, "pending")
         if state == "pending" and reason == "DependencyNeverSatisfied":
             state = "blocked"
@@ -89,8 +92,16 @@ def parse_squeue(text: str) -> dict[str, QueuedJob]:
                 reason=_in_words(reason),
                 starts="" if starts == "N/A" else starts,
                 nodes=nodes,
+                waits_for=_ids("afterok", waits),
+                after=_ids("afterany", waits),
+                held=state == "pending" and reason.replace("_", " ") in _HELD,
             )
     return jobs
+
+
+def _ids(kind: str, waits: str) -> tuple[str, ...]:
+    """Of `afterok:41(unfulfilled),afterany:42_*(failed)`, those of one kind."""
+    return tuple(re.findall(rf"(?:^|[,?]){kind}:(\d+)", waits))
 
 
 def _in_words(reason: str) -> str:
@@ -98,6 +109,23 @@ def _in_words(reason: str) -> str:
     known, comma, detail = reason.partition(",")
     words = _REASONS.get(known, known.replace("_", " "))
     return f"{words} ({detail.strip(' _')})" if comma else words
+
+
+def ending(shown: str, restarts: int) -> str:
+    """The state that a job in `scontrol show job`'s words comes to, seen by its own script.
+
+    While the script lives the job is COMPLETING whatever becomes of it; one that goes back into the
+    queue has been counted as restarted already. Empty: not known.
+    """
+    said = dict(word.split("=", 1) for word in shown.split() if "=" in word)
+    state, reason = said.get("JobState", ""), said.get("Reason", "")
+    if state == "PENDING" or int(said.get("Restarts", "0")) > restarts:
+        return "PENDING"
+    if reason == "TimeLimit":
+        return "TIMEOUT"
+    if state == "RUNNING":
+        return "FAILED"
+    return "CANCELLED" if state in ("COMPLETING", "CANCELLED") and reason == "None" else ""
 
 
 def _number(job_id: str) -> int:

@@ -17,6 +17,9 @@ EXPORTED = (
     "HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "LC_ALL", "TZ", "SLURM_CONF",
     "LD_LIBRARY_PATH", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "TORCH_EXTENSIONS_DIR",
 )  # fmt: skip
+# What `launcher advance` may take at the end of a job. Slurm itself kills sooner, after KillWait.
+ADVANCE_S = 60
+_WELL = "launcher_ended_well"
 
 
 def parameters(request: JobRequest) -> dict[str, Any]:
@@ -70,7 +73,20 @@ def setup(request: JobRequest) -> list[str]:
         *request.cluster.setup,
         "umask 077",
         *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
+        *([_trap(request)] if request.advance else []),
     ]
+
+
+def _trap(request: JobRequest) -> str:
+    """The line that lets the script call `launcher advance` when its program did not end well.
+
+    Bash runs it too when the script itself is told to end. It leaves the exit code as it is.
+    """
+    words = [request.python, "-m", "launcher.cli.main", "advance", str(request.run), "--ended"]
+    limit = ["timeout", f"--kill-after={ADVANCE_S // 4}", str(ADVANCE_S)]
+    act = f'{shlex.join([*limit, *words])} "$SLURM_JOB_ID" < /dev/null'
+    guarded = f'[ -n "${_WELL}" ] || {act}'
+    return f"trap -- {shlex.quote(guarded)} EXIT"
 
 
 def command(request: JobRequest) -> str:
@@ -81,7 +97,11 @@ def command(request: JobRequest) -> str:
 
 def text(request: JobRequest) -> str:
     """The whole script."""
-    return _make_sbatch_string(command=command(request), folder=request.logs, **parameters(request))
+    program = command(request)
+    if request.advance:
+        # A signal ends the script with the status of whatever stood before its program.
+        program += f" && {_WELL}=yes"
+    return _make_sbatch_string(command=program, folder=request.logs, **parameters(request))
 
 
 def _dependency(request: JobRequest) -> str | None:

@@ -21,13 +21,45 @@ class SlurmEngine:
     def queue(self) -> Mapping[str, QueuedJob]:
         return queue.parse_squeue(shell.run(queue.squeue_command(getpass.getuser())))
 
-    def cancel(self, job_ids: Sequence[str]) -> None:
-        if job_ids:
-            shell.run(["scancel", "--quiet", *job_ids])
+    def cancel(self, jobs: Sequence[QueuedJob]) -> None:
+        ids = [job.job_id for job in self._current(jobs)]
+        if ids:
+            shell.run(["scancel", "--quiet", f"--user={getpass.getuser()}", *ids])
 
-    def depend(self, job_id: str, dependencies: Sequence[str]) -> None:
-        wanted = f"dependency=afterok:{':'.join(dependencies)}" if dependencies else "dependency="
-        shell.run(["scontrol", "update", f"jobid={job_id}", wanted])
+    def depend(
+        self, job: QueuedJob, dependencies: Sequence[str], after: Sequence[str] = ()
+    ) -> bool:
+        if not self._current([job]):
+            return False
+        kinds = {"afterok": dependencies, "afterany": after}
+        wanted = ",".join(f"{kind}:{':'.join(ids)}" for kind, ids in kinds.items() if ids)
+        try:
+            shell.run(["scontrol", "update", f"jobid={job.job_id}", f"dependency={wanted}"])
+        except shell.CommandFailed:
+            if any(now.state != "running" for now in self._current([job])):
+                raise
+            return False
+        return True
+
+    def release(self, job: QueuedJob) -> bool:
+        try:
+            if self._current([job]):
+                shell.run(["scontrol", "release", job.job_id])
+        except shell.CommandFailed:
+            return False
+        return True
+
+    def ending(self, job_id: str, restarts: int) -> str:
+        return queue.ending(shell.run(["scontrol", "show", "job", "--oneliner", job_id]), restarts)
+
+    def _current(self, jobs: Sequence[QueuedJob]) -> list[QueuedJob]:
+        """Those of `jobs` that are in the queue still, as it tells of them now."""
+        if not jobs:
+            return []
+        fresh = self.queue()
+        found = [fresh[job.tag] for job in jobs if job.tag in fresh]
+        ids = {job.job_id for job in jobs}
+        return [job for job in found if job.job_id in ids and job.alive]
 
 
 def requeue(job_id: str) -> None:

@@ -29,7 +29,9 @@ JOBS = {
     "no_gpu": request(
         allocation=replace(ALLOCATION, gpu=None, gpu_memory_gib=None, nodes=1, tasks_per_node=1)
     ),
+    "acts_at_its_end": request(advance=True),
     "nasty_values": request(
+        advance=True,
         run="""/scratch/ada's "runs" $(date)/demo-0a1b2c3d""",
         env={"QUOTED": """it's "$HOME" `date`""", "LINES": "one\n#SBATCH --nodes=64\n"},
         python="/opt/my env/bin/python",

@@ -148,10 +148,13 @@ def test_an_event_of_an_unknown_kind_is_no_event(tmp_path: Path) -> None:
 
 FOLDS: dict[str, tuple[list[Event], Submission | None]] = {
     "nothing": ([Event("created", 0)], None),
-    "an intent without an id": ([Event("intent", 0, "s", "t")], Submission("s", "t", None)),
+    "an intent without an id": (
+        [Event("intent", 0, "s", "t")],
+        Submission("s", "t", None, tokens=("t",)),
+    ),
     "an intent and its id": (
         [Event("intent", 0, "s", "t"), Event("submitted", 0, "s", "t", "7")],
-        Submission("s", "t", "7"),
+        Submission("s", "t", "7", tokens=("t",)),
     ),
     "the newest intent counts": (
         [
@@ -159,7 +162,7 @@ FOLDS: dict[str, tuple[list[Event], Submission | None]] = {
             Event("submitted", 0, "s", "t", "7"),
             Event("intent", 0, "s", "u"),
         ],
-        Submission("s", "u", None),
+        Submission("s", "u", None, tokens=("u",)),
     ),
     "an id that comes late belongs to its own intent": (
         [
@@ -167,7 +170,7 @@ FOLDS: dict[str, tuple[list[Event], Submission | None]] = {
             Event("intent", 0, "s", "u"),
             Event("submitted", 0, "s", "t", "7"),
         ],
-        Submission("s", "u", None),
+        Submission("s", "u", None, tokens=("u",)),
     ),
     "cancelled": (
         [
@@ -175,7 +178,7 @@ FOLDS: dict[str, tuple[list[Event], Submission | None]] = {
             Event("submitted", 0, "s", "t", "7"),
             Event("cancelled", 0, "s", "t", "7"),
         ],
-        Submission("s", "t", "7", cancelled=True),
+        Submission("s", "t", "7", cancelled=True, tokens=("t",)),
     ),
     "a cancelled submission is followed by another": (
         [
@@ -183,7 +186,7 @@ FOLDS: dict[str, tuple[list[Event], Submission | None]] = {
             Event("cancelled", 0, "s", "t"),
             Event("intent", 0, "s", "u"),
         ],
-        Submission("s", "u", None),
+        Submission("s", "u", None, tokens=("u",)),
     ),
     "another stage's events": ([Event("intent", 0, "other", "t")], None),
     "an id without an intent": ([Event("submitted", 0, "s", "t", "7")], None),

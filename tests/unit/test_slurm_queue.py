@@ -6,15 +6,20 @@ import pytest
 
 from launcher.errors import LauncherError, SchedulerUnavailable
 from launcher.scheduler import shell
-from launcher.scheduler.queue import parse_squeue, squeue_command
+from launcher.scheduler.queue import ending, parse_squeue, squeue_command
 
 TAG = "launcher:demo-0a1b2c3d:sft:f00d"
 
 
 def line(
-    word: str, reason: str = "None", job_id: str = "41", starts: str = "N/A", tag: str = TAG
+    word: str,
+    reason: str = "None",
+    job_id: str = "41",
+    starts: str = "N/A",
+    tag: str = TAG,
+    waits: str = "(null)",
 ) -> str:
-    return f"{job_id}|{word}|{reason}|{starts}||{tag}\n"
+    return f"{job_id}|{word}|{reason}|{starts}||{waits}|{tag}\n"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +65,7 @@ def test_a_state_and_its_reason_are_told_in_words(
 
 
 def test_every_field_of_a_job_is_read() -> None:
-    text = f"17|RUNNING|None|2026-01-02T03:04:05|h80-[1-2]|{TAG}\n"
+    text = f"17|RUNNING|None|2026-01-02T03:04:05|h80-[1-2]|(null)|{TAG}\n"
     job = parse_squeue(text)[TAG]
     assert (job.job_id, job.starts, job.nodes) == ("17", "2026-01-02T03:04:05", "h80-[1-2]")
 
@@ -71,10 +76,10 @@ def test_a_start_that_is_not_known_is_empty() -> None:
 
 def test_other_peoples_comments_are_no_tags_whatever_they_hold() -> None:
     text = (
-        "1|RUNNING|None|N/A|n1|(null)\n"
-        "2|RUNNING|None|N/A|n1|\n"
-        "3|RUNNING|None|N/A|n1|a|b|launcher:x:y:z\n"
-        "4_[1-9%2]|PENDING|Priority|N/A||sweep | launcher: 7\n"
+        "1|RUNNING|None|N/A|n1|(null)|(null)\n"
+        "2|RUNNING|None|N/A|n1|(null)|\n"
+        "3|RUNNING|None|N/A|n1|(null)|a|b|launcher:x:y:z\n"
+        "4_[1-9%2]|PENDING|Priority|N/A||(null)|sweep | launcher: 7\n"
         "slurm_load_jobs: a warning\n"
         "\n" + line("PENDING")
     )
@@ -95,6 +100,47 @@ def test_of_two_jobs_with_one_tag_the_newer_counts(order: tuple[str, str]) -> No
 def test_an_array_or_a_heterogeneous_job_that_copied_a_comment_does_no_harm() -> None:
     text = line("RUNNING", job_id="7") + line("PENDING", job_id="5_[1-3]")
     assert parse_squeue(text + line("PENDING", job_id="6+0"))[TAG].job_id == "7"
+
+
+def test_what_a_job_waits_for_is_read_kind_by_kind() -> None:
+    waits = "afterok:41(unfulfilled),afterok:7(failed),afterany:40(unfulfilled)"
+    job = parse_squeue(line("PENDING", "Dependency", waits=waits))[TAG]
+    assert (job.waits_for, job.after) == (("41", "7"), ("40",))
+    free = parse_squeue(line("PENDING"))[TAG]
+    assert (free.waits_for, free.after) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("reason", "held"),
+    [
+        ("JobHeldAdmin", True),
+        ("launch failed requeued held", True),
+        ("launch_failed_requeued_held", True),
+        ("JobHeldUser", False),
+        ("Priority", False),
+    ],
+)
+def test_a_hold_of_slurms_own_is_told_from_its_owners(reason: str, held: bool) -> None:
+    assert parse_squeue(line("PENDING", reason))[TAG].held is held
+
+
+@pytest.mark.parametrize(
+    ("shown", "word"),
+    [
+        ("JobState=RUNNING Reason=None Restarts=0", "FAILED"),
+        ("JobState=COMPLETING Reason=None Restarts=1", "PENDING"),
+        ("JobState=PENDING Reason=BeginTime Restarts=1", "PENDING"),
+        ("JobState=COMPLETING Reason=TimeLimit Restarts=0", "TIMEOUT"),
+        ("JobState=COMPLETING Reason=None Restarts=0", "CANCELLED"),
+        ("JobState=COMPLETING Reason=NonZeroExitCode Restarts=0", ""),
+    ],
+)
+def test_a_script_knows_what_its_job_comes_to(shown: str, word: str) -> None:
+    assert ending(f"JobId=41 JobName=a {shown} Requeue=1", restarts=0) == word
+
+
+def test_a_job_that_was_restarted_before_has_not_been_put_back_for_that() -> None:
+    assert ending("JobState=RUNNING Reason=None Restarts=2", restarts=2) == "FAILED"
 
 
 def test_an_empty_queue_is_no_job() -> None:

@@ -24,7 +24,8 @@ export LINES='one
 #SBATCH --nodes=64
 '
 export PYTHONPATH='/scratch/ada'"'"'s "runs" $(date)/demo-0a1b2c3d/code'
+trap -- '[ -n "$launcher_ended_well" ] || timeout --kill-after=15 60 '"'"'/opt/my env/bin/python'"'"' -m launcher.cli.main advance '"'"'/scratch/ada'"'"'"'"'"'"'"'"'s "runs" $(date)/demo-0a1b2c3d'"'"' --ended "$SLURM_JOB_ID" < /dev/null' EXIT
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output '/scratch/ada'"'"'s "runs" $(date)/demo-0a1b2c3d/stages/sft/logs/%j_%t_log.out' --export=ALL --cpus-per-task=8 --kill-on-bad-exit=1 '/opt/my env/bin/python' -u -m launcher.scheduler.entry '/scratch/ada'"'"'s "runs" $(date)/demo-0a1b2c3d' sft f00d
+srun --unbuffered --output '/scratch/ada'"'"'s "runs" $(date)/demo-0a1b2c3d/stages/sft/logs/%j_%t_log.out' --export=ALL --cpus-per-task=8 --kill-on-bad-exit=1 '/opt/my env/bin/python' -u -m launcher.scheduler.entry '/scratch/ada'"'"'s "runs" $(date)/demo-0a1b2c3d' sft f00d && launcher_ended_well=yes
