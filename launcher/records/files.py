@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,13 @@ def private_folder(path: Path) -> Path:
             return path
         path.chmod(PRIVATE_FOLDER)
     return path
+
+
+def private_copy(source: Path, target: Path) -> None:
+    """Copy a file to where none is, as 0600. Raises OSError."""
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
+    with os.fdopen(descriptor, "wb") as copy, source.open("rb") as original:
+        shutil.copyfileobj(original, copy)
 
 
 def _write_aside(path: Path, data: bytes) -> Path:

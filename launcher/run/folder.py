@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import uuid
@@ -188,36 +189,15 @@ def _prepare(root: Path, plan: Plan, recipe: Mapping[str, Any]) -> Path:
     return aside
 
 
-class _NotCopied(Exception):
-    """What `copytree` does not gather and go on from: its cause is the OSError."""
-
-
-def _copy(source: str, target: str) -> None:
-    try:
-        shutil.copyfile(source, target)
-    except OSError as error:
-        raise _NotCopied from error
-
-
-def _copy_package(run: RunPaths) -> None:
-    shutil.copytree(
-        _PACKAGE,
-        files.private_folder(run.code) / _PACKAGE.name,
-        copy_function=_copy,
-        ignore=shutil.ignore_patterns("__pycache__", "share"),
-    )
-
-
 def _snapshot(run: RunPaths, plan: Plan) -> None:
     """Copy this package and the user's own files: a queued chain runs what was submitted."""
-    try:
-        _copy_package(run)
-    except _NotCopied as error:
-        assert error.__cause__ is not None
-        raise error.__cause__ from None
+    package = files.private_folder(run.code) / _PACKAGE.name
+    for folder, below, names in os.walk(_PACKAGE):
+        below[:] = [name for name in below if name not in ("__pycache__", "share")]
+        target = files.private_folder(package / Path(folder).relative_to(_PACKAGE))
+        for name in names:
+            files.private_copy(Path(folder) / name, target / name)
     for path in user_files(plan):
         copy = run.user_file(path)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
-    for copied in run.code.rglob("*"):
-        copied.chmod(files.PRIVATE_FOLDER if copied.is_dir() else files.PRIVATE_FILE)
+        files.private_folder(copy.parent)
+        files.private_copy(Path(path), copy)

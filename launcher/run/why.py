@@ -66,7 +66,7 @@ def reasons(run: RunPaths, plan: Plan, now: RunState) -> tuple[Reason, ...]:
                 why=_why(run, plan, stage, now, events),
                 next=words,
                 command=command,
-                attempts=tuple(_tried(receipt) for receipt in receipts),
+                attempts=tuple(_tried(each, stage, last=each is receipts[-1]) for each in receipts),
                 traceback=_head(failure.traceback) if failure is not None else (),
             )
         )
@@ -108,7 +108,8 @@ def _complete(run: RunPaths, planned: StagePlan) -> str:
     built = [f"stage {name} ({digest[:8]})" for name, digest in done.upstream.items()]
     data = planned.stage.data
     rows = [f"data {data.path}"] if data is not None else []
-    return f"complete since {since}, from " + ", ".join([*own, *built, *rows])
+    parts = [*own, *built, *rows]
+    return f"complete since {since}" + (f", from {', '.join(parts)}" if parts else "")
 
 
 def _next(run: str, stage: StageState, known: journal.Submission | None) -> tuple[str, str]:
@@ -150,14 +151,15 @@ def _mend(failed: FailureClass | None) -> str:
     return f"nothing by itself: {what.get(failed or '', 'mend its cause')}, then resume"
 
 
-def _tried(receipt: Attempt) -> Tried:
+def _tried(receipt: Attempt, stage: StageState, *, last: bool) -> Tried:
+    runs = last and stage.state == "running" and stage.ended is None
     return Tried(
         number=receipt.number,
         job_id=receipt.job_id,
         rung=receipt.rung,
         began_at=receipt.began_at,
         reached=receipt.reached,
-        outcome=receipt.outcome or ("died without a word" if receipt.ended is None else "ended"),
+        outcome=receipt.outcome or ("runs" if runs else "died without a word"),
         failed=receipt.failed,
         answer=receipt.answer,
         message=receipt.failure.message if receipt.failure is not None else "",
