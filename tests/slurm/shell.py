@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ class Shell:
         self.home = home
         self.env = {**os.environ, **cluster.env, "LAUNCHER_CLUSTER": "dev"}
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, program: Sequence[str] = (LAUNCHER,)) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [LAUNCHER, *words],
+            [*program, *words],
             env=self.env,
             cwd=self.home,
             stdout=subprocess.PIPE,

@@ -140,6 +140,49 @@ def test_a_journal_is_read_past_what_a_crashed_writer_left(tmp_path: Path) -> No
     assert [event.kind for event in journal.read(tmp_path)] == ["created", "resumed"]
 
 
+def test_an_event_follows_what_its_writer_has_read_or_is_not_written(tmp_path: Path) -> None:
+    journal.append(tmp_path, Event("created", 1.0))
+    mine = journal.append_after(tmp_path, Event("intent", 2.0, "s", "t"), 1)
+    assert mine is not None and mine.number == 2
+    assert journal.append_after(tmp_path, Event("intent", 3.0, "s", "u"), 1) is None
+    assert [event.token for event in journal.read(tmp_path)] == [None, "t"]
+
+
+def test_of_many_writers_that_have_read_the_same_one_writes(tmp_path: Path) -> None:
+    journal.append(tmp_path, Event("created", 1.0))
+    with ThreadPoolExecutor(8) as pool:
+        tokens = [f"t{n}" for n in range(8)]
+        wrote = list(
+            pool.map(
+                lambda token: journal.append_after(tmp_path, Event("intent", 2.0, "s", token), 1),
+                tokens,
+            )
+        )
+    (winner,) = (event for event in wrote if event is not None)
+    assert journal.submissions(journal.read(tmp_path))["s"].token == winner.token
+
+
+def test_submissions_are_counted_since_a_person_asked() -> None:
+    def intent(token: str, *, asked: bool) -> Event:
+        return Event("intent", 0, "s", token, asked=asked)
+
+    events = [intent("a", asked=True), intent("b", asked=False), intent("c", asked=False)]
+    assert journal.submissions(events)["s"].tokens == ("a", "b", "c")
+    assert journal.submissions([*events, intent("d", asked=True)])["s"].tokens == ("d",)
+    # Without Slurm a chain writes its intents itself, for whoever started it.
+    by_advance = [Event("resumed", 0, asked=False), intent("d", asked=True)]
+    assert journal.submissions([*events, *by_advance])["s"].tokens == ("a", "b", "c", "d")
+
+
+def test_a_stage_is_to_be_run_again_until_its_files_are_aside_and_it_is_submitted() -> None:
+    events = [Event("intent", 0, "s", "t"), Event("again", 0, "s")]
+    assert (journal.anew(events), journal.rerun(events)) == ({"s"}, {"s"})
+    events.append(Event("cleared", 0, "s"))
+    assert (journal.anew(events), journal.rerun(events)) == (set(), {"s"})
+    events.append(Event("intent", 0, "s", "u"))
+    assert journal.rerun(events) == set()
+
+
 def test_an_event_of_an_unknown_kind_is_no_event(tmp_path: Path) -> None:
     (tmp_path / "000001.json").write_text('{"kind": "dreamt", "time": 1}')
     with pytest.raises(msgspec.ValidationError):

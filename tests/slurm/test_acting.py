@@ -1,0 +1,293 @@
+"""What brings a chain forward on a real Slurm: the script of a job, and the commands that act."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.local.machine import processes_of
+from tests.slurm import programs
+from tests.slurm.devcluster import DevCluster, wait_until
+from tests.slurm.shell import Shell
+
+MANY_S = 120
+
+
+@pytest.fixture
+def held(shell: Shell, dev_cluster: DevCluster) -> Iterator[str]:
+    """A recipe of three programs, the first of which waits; at the end nothing of it is queued."""
+    programs.hold(shell, "first")
+    yield programs.chain(shell)
+    for path in shell.home.glob("*.wait"):
+        path.unlink()
+    for job in queue(dev_cluster):
+        dev_cluster.run("scancel", job)
+
+
+def queue(cluster: DevCluster) -> dict[str, str]:
+    """Job → its tag, of those that wait or run."""
+    lines = cluster.squeue("%A %k")
+    return {line.split()[0]: line.split()[-1] for line in lines}
+
+
+def stages(shell: Shell) -> dict[str, dict[str, Any]]:
+    return {stage["name"]: stage for stage in shell.data("status")["stages"]}
+
+
+def states(shell: Shell) -> list[str]:
+    return [stage["state"] for stage in shell.data("status")["stages"]]
+
+
+def actions(answer: Any) -> list[str]:
+    return [stage["action"] for stage in answer["stages"]]
+
+
+def events(shell: Shell, run: str, kind: str) -> list[dict[str, Any]]:
+    found = sorted((shell.runs / run / "journal").glob("*.json"))
+    every = [json.loads(path.read_text()) for path in found]
+    return [event for event in every if event["kind"] == kind]
+
+
+def release(shell: Shell, stage: str = "first") -> None:
+    (shell.home / f"{stage}.wait").unlink()
+
+
+def wait_for(shell: Shell, stage: str, state: str) -> None:
+    wait_until(lambda: stages(shell)[stage]["state"] == state, f"{stage} to be {state}", MANY_S)
+
+
+def test_a_job_that_failed_takes_what_waits_for_it_out_of_the_queue_itself(
+    shell: Shell, dev_cluster: DevCluster
+) -> None:
+    (shell.home / "second.fail").touch()
+    run = shell.data("submit", programs.chain(shell))["run"]
+    wait_until(lambda: not queue(dev_cluster), "an empty queue", MANY_S)
+    assert states(shell) == ["complete", "failed", "blocked"]
+    failed = stages(shell)["second"]
+    assert (failed["failed"], failed["answer"]) == ("user", "end")
+    (dropped,) = events(shell, run, "dropped")
+    assert dropped["detail"] == "stage second did not finish (user)"
+
+    told = {stage["stage"]: stage for stage in shell.data("why")["stages"]}
+    assert "exit code 7" in told["second"]["why"]
+    assert told["second"]["command"] == f"launcher resume {run}"
+    assert told["third"]["why"].endswith("stage second did not finish (user)")
+    words = shell.run("why", run, "second")
+    assert "attempt 1: job" in words and "third" not in words
+
+    # What is deterministic is not tried again, and the same command of a person does.
+    assert actions(shell.data("advance")) == ["complete", "failed", "left"]
+    (shell.home / "second.fail").unlink()
+    shell.run("resume", "--wait")
+    assert [programs.starts(shell, name) for name in programs.NAMES] == [1, 2, 1]
+
+
+def test_a_job_that_its_user_cancelled_stays_so_and_leaves_nothing_in_the_queue(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    run = shell.data("submit", held)["run"]
+    wait_until(lambda: programs.starts(shell, "first") == 1, "the program", MANY_S)
+    dev_cluster.run("scancel", stages(shell)["first"]["job_id"])
+    wait_until(lambda: not queue(dev_cluster), "an empty queue", MANY_S)
+    assert states(shell) == ["cancelled", "blocked", "blocked"]
+    assert {e["detail"] for e in events(shell, run, "dropped")} == {"stage first was cancelled"}
+    assert actions(shell.data("advance")) == ["cancelled", "left", "left"]
+    shell.run("submit", held, code=2)
+    release(shell)
+    shell.run("resume", "--wait")
+    assert programs.starts(shell, "first") == 2
+
+
+def kill(shell: Shell, run: str, job: str | None = None) -> None:
+    """End the run's processes on the nodes at once; with a `job`, its script before them."""
+    if job is not None:
+        scripts = list(Path("/proc").glob("[0-9]*/cmdline"))
+        for path in scripts:
+            with suppress(OSError):
+                if f"/job{int(job):05d}/slurm_script" in path.read_bytes().decode():
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+    for pid in processes_of(shell.runs / run):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_job_whose_every_process_was_killed_is_submitted_again_and_the_others_wait_for_it(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    submitted = shell.data("submit", held)
+    before = {stage["stage"]: stage["job_id"] for stage in submitted["stages"]}
+    wait_until(lambda: programs.starts(shell, "first") == 1, "the program", MANY_S)
+    kill(shell, submitted["run"], before["first"])
+    wait_for(shell, "first", "failed")
+    first = stages(shell)["first"]
+    assert (first["failed"], first["answer"]) == ("lost rank", "again")
+    assert "next: submitted again (launcher advance " in shell.run("why")
+    answer = shell.data("advance")
+    assert actions(answer) == ["submitted", "rewired", "queued"]
+    # What is right is left as it is.
+    assert actions(shell.data("advance")) == ["queued"] * 3
+    after = {stage["stage"]: stage["job_id"] for stage in answer["stages"]}
+    assert before["first"] != after["first"]
+    for stage in ("second", "third"):
+        assert before[stage] == after[stage]
+    release(shell)
+    wait_for(shell, "third", "complete")
+
+
+def test_what_dies_time_and_again_is_submitted_again_by_its_own_script_and_then_given_up(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    run = shell.data("submit", held)["run"]
+    for times in range(1, 5):
+        wait_until(lambda n=times: programs.starts(shell, "first") == n, "a start", MANY_S)  # type: ignore[misc]
+        kill(shell, run)
+    wait_until(lambda: not queue(dev_cluster), "an empty queue", MANY_S)
+    assert programs.starts(shell, "first") == 4, "three times again after the first"
+    assert stages(shell)["first"]["failed"] == "no progress"
+    assert states(shell) == ["failed", "blocked", "blocked"]
+
+
+def test_a_job_that_slurm_holds_is_released_three_times(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    run = shell.data("submit", held)["run"]
+    job = stages(shell)["second"]["job_id"]
+    for _ in range(3):
+        dev_cluster.run("scontrol", "hold", job)
+        assert "JobHeldAdmin" in dev_cluster.show(job)["Reason"]
+        assert actions(shell.data("advance"))[1] == "released"
+        assert dev_cluster.show(job)["Reason"] in ("Dependency", "None")
+    dev_cluster.run("scontrol", "hold", job)
+    assert actions(shell.data("advance")) == ["queued", "given up", "dropped"]
+    assert len(events(shell, run, "released")) == 3
+    assert stages(shell)["second"]["failed"] == "held"
+    assert [tag.split(":")[2] for tag in queue(dev_cluster).values()] == ["first"]
+
+
+def test_from_a_stage_on_all_is_run_again_and_what_there_was_is_kept(
+    shell: Shell, dev_cluster: DevCluster
+) -> None:
+    recipe = programs.chain(shell)
+    run = shell.data("submit", recipe, "--wait")["run"]
+    programs.hold(shell, "second")
+    shell.run("resume", run, "--from", "second")
+    assert states(shell)[0] == "complete" and "complete" not in states(shell)[1:]
+    wait_until(lambda: programs.starts(shell, "second") == 2, "the program", MANY_S)
+    refused = shell.start("resume", run, "--from", "first")
+    assert "stage second of" in refused.communicate(timeout=60)[1]
+    assert refused.returncode == 2
+    release(shell, "second")
+    wait_for(shell, "third", "complete")
+    assert [programs.starts(shell, name) for name in programs.NAMES] == [1, 2, 2]
+    (old,) = (shell.runs / run / "stages" / "second").glob("old-*")
+    assert {path.name for path in old.iterdir()} >= {"COMPLETE.json", "attempts"}
+    assert not list((shell.runs / run / "stages" / "first").glob("old-*"))
+    for kind in ("again", "cleared"):
+        assert [event["stage"] for event in events(shell, run, kind)] == ["second", "third"]
+
+
+def wrapped(shell: Shell, script: str) -> None:
+    """Put a script of bash before the real sbatch, which it calls as "$real"."""
+    folder = shell.home / "bin"
+    folder.mkdir()
+    path = folder / "sbatch"
+    calls = folder / "calls"
+    real = shutil.which("sbatch")
+    path.write_text(f"#!/bin/bash\nreal={real}\ncalls={shlex.quote(str(calls))}\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    shell.env["PATH"] = f"{folder}:{os.environ['PATH']}"
+
+
+FIRST_TIME = 'echo call >> "$calls"; [ "$(wc -l < "$calls")" -eq %d ] || exec "$real" "$@"\n'
+
+
+def test_an_sbatch_that_times_out_though_it_was_accepted_is_adopted(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    timeout = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+    wrapped(shell, FIRST_TIME % 2 + f'"$real" "$@" >&2; echo "{timeout}" >&2; exit 1')
+    shell.run("submit", held, code=4)
+    assert len(queue(dev_cluster)) == 2
+    assert actions(shell.data("submit", held)) == ["queued", "adopted", "submitted"]
+    assert len(set(queue(dev_cluster).values())) == len(queue(dev_cluster)) == 3
+
+
+def test_a_limit_that_is_met_on_the_way_leaves_what_was_queued_and_the_same_command_goes_on(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    limit = "sbatch: error: QOSMaxSubmitJobPerUserLimit"
+    wrapped(shell, FIRST_TIME % 2 + f'echo "{limit}" >&2; exit 1')
+    refused = shell.start("submit", held)
+    words = refused.communicate(timeout=60)[1]
+    assert refused.returncode == 1
+    assert "QOSMaxSubmitJobPerUserLimit; queued: first" in words and "the same command" in words
+    assert "QOSMaxSubmitJobPerUserLimit" in stages(shell)["second"]["reason"]
+    assert actions(shell.data("submit", held)) == ["queued", "submitted", "submitted"]
+    assert len(queue(dev_cluster)) == 3
+
+
+def test_verify_sends_again_what_the_controller_forgot(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    wrapped(shell, FIRST_TIME % 2 + "echo Submitted batch job 999999")
+    answer = shell.data("submit", held, "--verify")
+    assert actions(answer) == ["submitted"] * 3
+    assert "999999" not in [stage["job_id"] for stage in answer["stages"]]
+    assert {stage["job_id"] for stage in answer["stages"]} == set(queue(dev_cluster))
+    assert [s["state"] for s in stages(shell).values()][1:] == ["pending", "pending"]
+
+
+HOST = """
+import contextlib, sys
+from launcher.records import journal
+from launcher.run import act, chain
+act.only_one = lambda run: contextlib.nullcontext()
+journal.platform.node = lambda name=sys.argv.pop(1): name
+from launcher.cli.main import main
+main()
+"""
+
+
+def test_launchers_on_several_hosts_that_share_no_lock_make_one_chain(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    host = shell.home / "host.py"
+    host.write_text(HOST)
+    all_at_once = [
+        shell.start("submit", held, "--json", program=(sys.executable, str(host), f"host{n}"))
+        for n in range(4)
+    ]
+    answers = [process.communicate(timeout=120) for process in all_at_once]
+    assert [process.returncode for process in all_at_once] == [0] * 4, answers
+    ids = {tuple(s["job_id"] for s in json.loads(out)["data"]["stages"]) for out, _ in answers}
+    assert len(ids) == 1
+    assert set(queue(dev_cluster)) == set(*ids)
+    assert states(shell)[1:] == ["pending", "pending"]
+
+
+def test_a_job_of_an_older_submission_is_taken_out_and_another_users_name_for_it_is_not_ours(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    run = shell.data("submit", held)["run"]
+    old = f"launcher:{run}:second:{'0' * 32}"
+    intent = {"kind": "intent", "time": 0, "stage": "second", "token": "0" * 32}
+    journal = shell.runs / run / "journal"
+    # Before the submissions that count.
+    (journal / "000000.json").write_text(json.dumps(intent))
+    stray = dev_cluster.sbatch("true", "--hold", "--partition=a100", f"--comment={old}")
+    unknown = f"launcher:{run}:second:{'f' * 32}"
+    newer = dev_cluster.sbatch("true", "--hold", "--partition=a100", f"--comment={unknown}")
+    assert actions(shell.data("advance")) == ["queued"] * 3
+    assert stray not in queue(dev_cluster)
+    assert newer in queue(dev_cluster), "of a submission that this look may not have seen yet"
