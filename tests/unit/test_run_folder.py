@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import stat
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,16 @@ def test_no_runs_at_all(tmp_path: Path) -> None:
     assert folder.every(tmp_path / "nowhere") == []
     with pytest.raises(UsageError, match="there is no run"):
         folder.find(tmp_path / "nowhere", None)
+
+
+def test_what_a_killed_launcher_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    old, young = tmp_path / ".new-old", tmp_path / ".new-young"
+    for path in (old, young):
+        (path / "journal").mkdir(parents=True)
+    before = time.time() - folder.LEFT_S - 1
+    os.utime(old, (before, before))
+    create(tmp_path)
+    assert not old.exists() and young.exists()
 
 
 def test_what_a_killed_launcher_left_is_no_run(three: Path) -> None:

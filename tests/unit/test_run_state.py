@@ -273,6 +273,38 @@ def test_a_run_stands_as_its_records_and_the_queue_say(name: str) -> None:
         assert next(s.reason for s in state.stages if s.name == stage) == words
 
 
+def test_a_failed_stage_tells_its_class_and_what_comes_of_it() -> None:
+    lost = folded(CASES["a job that died without a word"]).stages[0]
+    assert (lost.failed, lost.answer) == ("node", "requeue")
+    erred = folded(CASES["the receipt's first failure is what is told"]).stages[0]
+    assert (erred.failed, erred.answer) == ("program", "end")
+
+
+def test_a_silent_controller_is_no_failure_but_what_was_found_before_stays() -> None:
+    found = Event("failed", 0.0, "rm", "rm1", detail="NODE_FAIL", failure="node")
+    case = Case("", [*sent("sft", "rm"), found], {"sft": tried("sft1")}, queue=None)
+    assert [stage.state for stage in folded(case).stages[:2]] == ["unknown", "failed"]
+
+
+def test_a_stage_that_is_to_be_run_again_is_not_complete() -> None:
+    again = [*sent(*STAGES), *(Event("again", 0.0, stage) for stage in ("ppo", "eval"))]
+    case = Case("", again, {stage: complete(stage) for stage in STAGES})
+    assert [s.state for s in folded(case).stages] == ["complete", "complete", "absent", "absent"]
+    cleared = [*again, *(Event("cleared", 0.0, stage) for stage in ("ppo", "eval"))]
+    rerun = [*cleared, *sent("ppo", "eval", round=2)]
+    case = Case("", rerun, {stage: complete(stage) for stage in STAGES})
+    assert [s.state for s in folded(case).stages] == ["complete"] * 4
+
+
+def test_what_was_taken_out_of_the_queue_is_blocked_with_the_reason() -> None:
+    dropped = Event("dropped", 0.0, "rm", "rm1", detail="stage sft did not finish (user)")
+    failed = {"sft": tried("sft1", outcome="error", failed="user", answer="end", ended=2.0)}
+    stage = folded(Case("", [*sent("sft", "rm"), dropped], failed)).stages[1]
+    assert (stage.state, stage.reason, stage.queued) == (
+        "blocked", "stage sft did not finish (user)", False,
+    )  # fmt: skip
+
+
 def test_a_running_stage_tells_how_far_it_is_and_another_does_not() -> None:
     state = folded(CASES["the first runs and the rest waits"])
     assert state.stages[0].progress == reached("sft1")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from launcher.records.paths import RunPaths
+from launcher.run.request import job_request
 from launcher.scheduler import sbatch
 from tests.unit.planning import LAPTOP, MIXED
-from tests.unit.running import ALLOCATION, request
+from tests.unit.running import ALLOCATION, ON_SLURM, request
 
 NASTY = {
     "SPACES": "two  words ",
@@ -133,3 +137,57 @@ def test_a_job_waits_for_good_ends_and_for_the_end_of_the_one_whose_place_it_tak
     text = sbatch.text(request(dependencies=("4", "5"), after=("3",)))
     assert "#SBATCH --dependency=afterok:4:5,afterany:3\n" in text
     assert "--dependency" not in sbatch.text(request())
+
+
+def script(tmp_path: Path, srun: str) -> tuple[list[str], Path]:
+    """The command of a whole script whose srun is `srun`, and where its python writes its words."""
+    heard = tmp_path / "heard"
+    for name, text in {
+        "srun": srun,
+        "python it": f'printf "%s\\n" "$@" > {heard}; exit 3',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    python = str(tmp_path / "python it")
+    asked = request(run=tmp_path / FOLDER, python=python, advance=True)
+    (tmp_path / "script").write_text(sbatch.text(asked))
+    return ["bash", str(tmp_path / "script")], heard
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "41"}
+
+
+@pytest.mark.parametrize("code", [1, 85, 137])
+def test_a_script_whose_program_failed_calls_advance_and_keeps_the_exit_code(
+    code: int, tmp_path: Path
+) -> None:
+    command, heard = script(tmp_path, f"exit {code}")
+    done = subprocess.run(command, env=environment(tmp_path), timeout=30)
+    assert done.returncode == code
+    assert heard.read_text().splitlines() == [
+        "-m", "launcher.cli.main", "advance", str(tmp_path / FOLDER), "--ended", "41",
+    ]  # fmt: skip
+
+
+def test_a_script_whose_program_ended_well_calls_nobody(tmp_path: Path) -> None:
+    command, heard = script(tmp_path, "exit 0")
+    assert subprocess.run(command, env=environment(tmp_path), timeout=30).returncode == 0
+    assert not heard.exists()
+
+
+def test_a_script_that_is_told_to_end_calls_advance_too(tmp_path: Path) -> None:
+    command, heard = script(tmp_path, f"touch {tmp_path / 'runs'}; exec sleep 5")
+    process = subprocess.Popen(command, env=environment(tmp_path))
+    while not (tmp_path / "runs").exists():
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(timeout=30) == -signal.SIGTERM
+    assert "advance" in heard.read_text()
+
+
+def test_nodes_that_do_not_reach_slurm_are_not_asked_to() -> None:
+    plan = replace(ON_SLURM, cluster=replace(ON_SLURM.cluster, nodes_may_submit=False))
+    run = RunPaths(Path("/scratch/ada/runs/demo-0a1b2c3d"))
+    assert "trap" in sbatch.text(job_request(run, ON_SLURM, "sft", "f00d"))
+    assert "trap" not in sbatch.text(job_request(run, plan, "sft", "f00d"))
