@@ -23,7 +23,11 @@ class Shell:
         self.home = home
         self.env = {**os.environ, **cluster.env, "LAUNCHER_CLUSTER": "dev"}
 
-    def start(self, *words: str, program: Sequence[str] = (LAUNCHER,)) -> subprocess.Popen[str]:
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return self.start_as((LAUNCHER,), *words)
+
+    def start_as(self, program: Sequence[str], *words: str) -> subprocess.Popen[str]:
+        """The same, by another program than the installed command."""
         return subprocess.Popen(
             [*program, *words],
             env=self.env,

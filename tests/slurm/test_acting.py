@@ -265,7 +265,7 @@ def test_launchers_on_several_hosts_that_share_no_lock_make_one_chain(
     host = shell.home / "host.py"
     host.write_text(HOST)
     all_at_once = [
-        shell.start("submit", held, "--json", program=(sys.executable, str(host), f"host{n}"))
+        shell.start_as((sys.executable, str(host), f"host{n}"), "submit", held, "--json")
         for n in range(4)
     ]
     answers = [process.communicate(timeout=120) for process in all_at_once]

@@ -176,11 +176,11 @@ def test_submissions_are_counted_since_a_person_asked() -> None:
 
 def test_a_stage_is_to_be_run_again_until_its_files_are_aside_and_it_is_submitted() -> None:
     events = [Event("intent", 0, "s", "t"), Event("again", 0, "s")]
-    assert (journal.anew(events), journal.rerun(events)) == ({"s"}, {"s"})
+    assert journal.anew(events) == journal.rerun(events) == frozenset({"s"})
     events.append(Event("cleared", 0, "s"))
-    assert (journal.anew(events), journal.rerun(events)) == (set(), {"s"})
+    assert not journal.anew(events) and journal.rerun(events) == frozenset({"s"})
     events.append(Event("intent", 0, "s", "u"))
-    assert journal.rerun(events) == set()
+    assert not journal.rerun(events)
 
 
 def test_an_event_of_an_unknown_kind_is_no_event(tmp_path: Path) -> None:
