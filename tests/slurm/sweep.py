@@ -166,9 +166,14 @@ def sweep(home: Path, slurm_conf: str, points: int | None, seed: int) -> list[Po
     """The points that were met: so many, chosen by `seed`, or all."""
     target = Sweep(home, slurm_conf)
     calls = target.calls()
-    if points is not None:
-        calls = random.Random(seed).sample(calls, points)
-    return [target.kill_at(*call) for call in calls]
+    # In any order, so that a sweep which is ended early has been everywhere.
+    chosen = random.Random(seed).sample(calls, len(calls) if points is None else points)
+    found: list[Point] = []
+    for call in chosen:
+        found.append(target.kill_at(*call))
+        if found[-1].wrong or len(found) % 20 == 0:
+            print(f"{len(found)} of {len(chosen)}: {found[-1]}", file=sys.stderr, flush=True)
+    return found
 
 
 def main(slurm_conf: str, home: str, points: str = "", seed: str = "0") -> int:
