@@ -23,7 +23,7 @@ POLL_S = 0.02
 def only_one(run: RunPaths) -> Iterator[None]:
     """Held until its end, or its holder's; others wait for it, but not for ever."""
     try:
-        descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, files.PRIVATE_FILE)
+        descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, files.PRIVATE_FILE)
     except OSError:
         yield
         return

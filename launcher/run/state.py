@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from launcher.plan.types import Plan, StagePlan
-from launcher.records import attempts, complete, journal, progress
+from launcher.records import attempts, checkpoints, complete, journal, progress
 from launcher.records.failures import Answer, FailureClass
-from launcher.records.paths import RunPaths, StagePaths
+from launcher.records.paths import RunPaths
 from launcher.run import diagnose, ladder
 from launcher.scheduler.jobs import QueuedJob, tag
 
@@ -114,18 +114,12 @@ def read(
             complete=complete.read(run.stage(stage.name)),
             attempts=attempts.read(run.stage(stage.name).attempts),
             progress=progress.read(run.stage(stage.name)),
-            reached=_newest_step(run.stage(stage.name)),
+            reached=checkpoints.newest_step(run.stage(stage.name).checkpoints),
         )
         for stage in plan.stages
     }
     events = events if events is not None else journal.read(run.journal)
     return fold(run.root.name, plan, events, records, view)
-
-
-def _newest_step(stage: StagePaths) -> int:
-    found = stage.checkpoints.glob("checkpoint-[0-9]*/COMMIT.json")
-    steps = (path.parent.name.rpartition("-")[2] for path in found)
-    return max((int(step) for step in steps if step.isdigit()), default=0)
 
 
 def fold(
