@@ -181,6 +181,8 @@ def test_a_script_that_is_told_to_end_calls_advance_too(tmp_path: Path) -> None:
     process = subprocess.Popen(command, env=environment(tmp_path))
     while not (tmp_path / "runs").exists():
         time.sleep(0.01)
+    # Bash itself may not be done with the start of its program.
+    time.sleep(0.5)
     process.terminate()
     assert process.wait(timeout=30) == -signal.SIGTERM
     assert "advance" in heard.read_text()
