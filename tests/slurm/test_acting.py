@@ -254,11 +254,14 @@ def test_verify_sends_again_what_the_controller_forgot(
 
 
 HOST = """
-import contextlib, sys
+import contextlib, sys, time
 from launcher.records import journal
 from launcher.run import act, chain
 act.only_one = lambda run: contextlib.nullcontext()
 journal.platform.node = lambda name=sys.argv.pop(1): name
+write = journal.append_after
+# All of them have looked before one writes.
+journal.append_after = lambda *words: time.sleep(0.5) or write(*words)
 from launcher.cli.main import main
 main()
 """
