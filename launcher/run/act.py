@@ -12,7 +12,7 @@ from launcher.errors import LauncherError, SchedulerUnavailable, UsageError
 from launcher.plan.types import Plan
 from launcher.records import journal
 from launcher.records.paths import RunPaths
-from launcher.run import again, local_chain, state
+from launcher.run import again, inputs, local_chain, state
 from launcher.run.chain import Done, Wish, bring
 from launcher.run.lock import only_one
 from launcher.run.look import engine, look, view
@@ -119,6 +119,8 @@ def _start(run: RunPaths, plan: Plan, wish: Wish) -> list[Done]:
     final = [s for s in waiting if s.state == "cancelled" or s.answer == "end"]
     starts = bool(waiting) and not running and (wish.person or not final)
     if starts:
+        if wish.person:
+            inputs.refuse_changes(run, plan)
         _start_chain(run, asked=wish.person)
     return [_said(stage, running=running, started=starts) for stage in now.stages]
 

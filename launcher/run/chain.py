@@ -21,7 +21,7 @@ from launcher.errors import LauncherError, SchedulerUnavailable, UsageError
 from launcher.plan.types import Plan
 from launcher.records import files, journal
 from launcher.records.paths import RunPaths
-from launcher.run import again, state
+from launcher.run import again, inputs, state
 from launcher.run.moves import Move, moves
 from launcher.run.request import job_request
 from launcher.scheduler.jobs import Engine, QueuedJob, tag
@@ -124,8 +124,11 @@ class _Pass:
             raise _Overtaken
         self._take_out_strays()
         stages = {stage.name: stage for stage in self._now.stages}
+        todo = moves(self._now, self._plan, self._known, asked=asked)
+        if self._wish.person and any(move.kind == "send" for move in todo):
+            inputs.refuse_changes(self._run, self._plan)
         jobs = {s.name: s.job_id for s in self._now.stages if s.queued and s.job_id is not None}
-        for move in moves(self._now, self._plan, self._known, asked=asked):
+        for move in todo:
             needs = self._plan.stage(move.stage).stage.needs
             waits_for = tuple(jobs[name] for name in needs if name in jobs)
             stage = stages[move.stage]

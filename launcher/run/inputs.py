@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from launcher.errors import UsageError
 from launcher.models import cache
 from launcher.plan import inputs as planned
 from launcher.plan.types import Plan
@@ -42,3 +43,17 @@ def stale(run: RunPaths, plan: Plan, stage: str) -> tuple[str, ...]:
     if done is None and inputs.begins_anew(paths, attempts.read(paths.attempts)):
         return ()
     return moves
+
+
+def refuse_changes(run: RunPaths, plan: Plan) -> None:
+    """Raise UsageError where a stage that has begun, or is complete, was made from something that
+    moved since, unless that was accepted."""
+    for stage in plan.stages:
+        moves = stale(run, plan, stage.name) if stage.stage.use is None else ()
+        if moves:
+            name = run.root.name
+            raise UsageError(
+                f"stage {stage.name} of {name}: {'; '.join(moves)}",
+                hint=f"launcher resume {name} --accept-change goes on all the same, --from "
+                f"{stage.name} runs it again",
+            )

@@ -6,6 +6,7 @@ claimed one by one. So a lock that cannot be had, or is held for long, stops nob
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -21,10 +22,15 @@ POLL_S = 0.02
 
 @contextmanager
 def only_one(run: RunPaths) -> Iterator[None]:
-    """Held until its end, or its holder's; others wait for it, but not for ever."""
+    """Held until its end, or its holder's; others wait for it, but not for ever.
+
+    Raises OSError where a link stands in its place.
+    """
     try:
         descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, files.PRIVATE_FILE)
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise
         yield
         return
     try:

@@ -6,7 +6,6 @@ import sys
 
 from launcher.plan.types import Plan
 from launcher.records.paths import RunPaths
-from launcher.run import ladder
 from launcher.scheduler.jobs import JobRequest
 
 
@@ -20,7 +19,7 @@ def job_request(
     rung: int = 0,
 ) -> JobRequest:
     """What to ask of the scheduler for `stage` of the run, on a rung of the plan's ladder."""
-    planned = ladder.at(plan.stage(stage), rung)
+    planned = plan.stage(stage).at(rung)
     return JobRequest(
         run=run.root,
         run_id=run.root.name,

@@ -10,7 +10,7 @@ from launcher.plan.types import Plan, StagePlan
 from launcher.records import attempts, checkpoints, complete, journal, progress
 from launcher.records.failures import Answer, FailureClass
 from launcher.records.paths import RunPaths
-from launcher.run import diagnose, ladder
+from launcher.run import diagnose
 from launcher.scheduler.jobs import QueuedJob, tag
 
 State = Literal[
@@ -249,7 +249,7 @@ def _failed(
         submission,
         records.attempts,
         failure,
-        rungs=ladder.rungs(planned),
+        rungs=len(planned.ladder),
         reached=records.reached,
     )
     return replace(

@@ -11,6 +11,7 @@ from launcher.records import attempts, complete, journal
 from launcher.records.attempts import Attempt
 from launcher.records.failures import Answer, FailureClass
 from launcher.records.paths import RunPaths
+from launcher.run import inputs
 from launcher.run.moves import RELEASES
 from launcher.run.state import RunState, StageState
 
@@ -58,12 +59,14 @@ def reasons(run: RunPaths, plan: Plan, now: RunState) -> tuple[Reason, ...]:
     for stage in now.stages:
         receipts = attempts.read(run.stage(stage.name).attempts)
         failure = receipts[-1].failure if receipts and stage.state == "failed" else None
+        moves = inputs.stale(run, plan, stage.name) if stage.state != "given" else ()
+        why = _why(run, plan, stage, now, events)
         words, command = _next(now.run, stage, known.get(stage.name))
         found.append(
             Reason(
                 stage=stage.name,
                 state=stage.state,
-                why=_why(run, plan, stage, now, events),
+                why=f"{why}; since then {'; '.join(moves)}" if moves else why,
                 next=words,
                 command=command,
                 attempts=tuple(_tried(each, stage, last=each is receipts[-1]) for each in receipts),

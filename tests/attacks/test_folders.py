@@ -12,7 +12,7 @@ from launcher.errors import LauncherError, UsageError
 from launcher.plan.make import make_plan
 from launcher.records import files, journal, ownership
 from launcher.records.paths import RunPaths
-from launcher.run import act, folder
+from launcher.run import folder, lock
 from launcher.scheduler import shell
 from tests.attacks.canary import Canary
 from tests.unit.command import launcher
@@ -99,7 +99,7 @@ def test_a_link_that_appears_later_is_not_written_through(tmp_path: Path) -> Non
     for path in (run.lock, run.local_log, run.stage("sft").metrics):
         files.private_folder(path.parent)
         path.symlink_to(precious)
-    with pytest.raises(OSError, match="symbolic link"), act._only_one(run):
+    with pytest.raises(OSError, match="symbolic link"), lock.only_one(run):
         pass
     with pytest.raises(OSError, match="symbolic link"):
         shell.detach(["true"], run.local_log, {})
@@ -120,7 +120,7 @@ def test_a_run_made_under_umask_000_is_its_owners_alone(tmp_path: Path) -> None:
         journal.append(run.journal, journal.Event("resumed", 1.0))
         files.private_folder(run.stage("sft").logs)
         files.append_line(run.stage("sft").metrics, "{}")
-        with act._only_one(run):
+        with lock.only_one(run):
             pass
     finally:
         os.umask(before)

@@ -48,7 +48,7 @@ def slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, queue: str) -> Path:
 def test_a_cancel_after_the_id_was_given_to_another_job(
     run: RunPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noted = slurm(tmp_path, monkeypatch, "7|RUNNING|None|N/A|n1|(null)\\n")
+    noted = slurm(tmp_path, monkeypatch, "7|RUNNING|None|N/A|n1|(null)|(null)\\n")
     act.cancel(run, ON_SLURM)
     assert "7" not in noted.read_text()
 
@@ -57,7 +57,7 @@ def test_a_cancel_while_a_run_of_another_folder_has_the_id(
     run: RunPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tag("another-run", "sft", TOKEN)
-    noted = slurm(tmp_path, monkeypatch, f"7|RUNNING|None|N/A|n1|{other}\\n")
+    noted = slurm(tmp_path, monkeypatch, f"7|RUNNING|None|N/A|n1|(null)|{other}\\n")
     act.cancel(run, ON_SLURM)
     assert "7" not in noted.read_text()
 
@@ -66,6 +66,6 @@ def test_the_same_cancel_ends_the_job_where_it_is_this_runs_own(
     run: RunPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tag(run.root.name, "sft", TOKEN)
-    noted = slurm(tmp_path, monkeypatch, f"7|RUNNING|None|N/A|n1|{own}\\n")
+    noted = slurm(tmp_path, monkeypatch, f"7|RUNNING|None|N/A|n1|(null)|{own}\\n")
     act.cancel(run, ON_SLURM)
     assert "7" in noted.read_text()

@@ -35,7 +35,7 @@ def test_names_and_reasons_in_a_status(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_what_the_queue_says(capsys: pytest.CaptureFixture[str]) -> None:
-    line = f"7|PENDING|Why_{ESCAPE}|N/A|n{ESCAPE}|launcher:a:b:c\n".replace("\r", "")
+    line = f"7|PENDING|Why_{ESCAPE}|N/A|n{ESCAPE}|(null)|launcher:a:b:c\n".replace("\r", "")
     (job,) = queue.parse_squeue(line).values()
     stage = StageState("sft", "sft", "pending", job.reason, job.job_id)
     output.text(state_text.render(RunState("run", (stage,))))
