@@ -6,6 +6,7 @@ The operators that run in half precision are the same on both for what language 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -33,19 +34,35 @@ _HALF = (torch.bfloat16, torch.float16)
 
 
 class CudaAutocast(TorchFunctionMode):
-    """Inside a region of CPU autocast, casts as CUDA's would."""
+    """Inside a region of CPU autocast, casts as CUDA's would; drops with a mask like CUDA's."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if name == "dropout":
+            return _dropout(*args, **kwargs)
         if (name in _FLOAT32 or name in _FLOAT32_OUT) and torch.is_autocast_enabled("cpu"):
             if name in _FLOAT32:
                 args = tuple(_cast(arg) for arg in args)
             elif kwargs.get("dtype") is None and _is_half(args[0]):
                 kwargs = {**kwargs, "dtype": torch.float32}
         return func(*args, **kwargs)
+
+
+def of_a_checkpoint() -> tuple[AbstractContextManager[None], AbstractContextManager[Any]]:
+    """Where a checkpoint runs its block, first and again: a backward pass leaves the mode."""
+    return nullcontext(), CudaAutocast()
+
+
+def _dropout(
+    tensor: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    """As CUDA's kernel, whose mask takes one byte an element; a CPU's is as wide as the tensor."""
+    if not training or p == 0:
+        return tensor
+    return torch.native_dropout(tensor, p, True)[0]
 
 
 def _is_half(value: Any) -> bool:

@@ -54,6 +54,92 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """True widths and vocabularies; each case says how many layers."""
 
+MIXTURES: dict[str, dict[str, Any]] = {
+    "mixtral-8x7b": {
+        "model_type": "mixtral", "hidden_size": 4096, "intermediate_size": 14336,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "num_local_experts": 8,
+        "num_experts_per_tok": 2, "vocab_size": 32000, "tie_word_embeddings": False,
+        "max_position_embeddings": 32768, "sliding_window": None,
+    },
+    "qwen3-30b-a3b": {
+        "model_type": "qwen3_moe", "hidden_size": 2048, "intermediate_size": 6144,
+        "moe_intermediate_size": 768, "num_attention_heads": 32, "num_key_value_heads": 4,
+        "head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8, "vocab_size": 151936,
+        "tie_word_embeddings": False, "max_position_embeddings": 40960,
+    },
+    "qwen1.5-moe": {
+        "model_type": "qwen2_moe", "hidden_size": 2048, "intermediate_size": 5632,
+        "moe_intermediate_size": 1408, "shared_expert_intermediate_size": 5632,
+        "num_attention_heads": 16, "num_key_value_heads": 16, "num_experts": 60,
+        "num_experts_per_tok": 4, "vocab_size": 151936, "tie_word_embeddings": False,
+        "max_position_embeddings": 8192,
+    },
+}  # fmt: skip
+OTHERS: dict[str, dict[str, Any]] = {
+    "gpt2-large": {
+        "model_type": "gpt2", "n_embd": 1280, "n_head": 20, "n_positions": 1024,
+        "vocab_size": 50257,
+    },
+    "phi-2": {
+        "model_type": "phi", "hidden_size": 2560, "intermediate_size": 10240,
+        "num_attention_heads": 32, "vocab_size": 51200, "max_position_embeddings": 2048,
+        "partial_rotary_factor": 0.4, "resid_pdrop": 0.1, "tie_word_embeddings": False,
+    },
+    "pythia-1.4b": {
+        "model_type": "gpt_neox", "hidden_size": 2048, "intermediate_size": 8192,
+        "num_attention_heads": 16, "vocab_size": 50304, "max_position_embeddings": 2048,
+        "rotary_pct": 0.25, "tie_word_embeddings": False,
+    },
+    "stablelm-2-1.6b": {
+        "model_type": "stablelm", "hidden_size": 2048, "intermediate_size": 5632,
+        "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 100352,
+        "max_position_embeddings": 4096, "partial_rotary_factor": 0.25, "use_qkv_bias": True,
+        "tie_word_embeddings": False,
+    },
+    "starcoder2-3b": {
+        "model_type": "starcoder2", "hidden_size": 3072, "intermediate_size": 12288,
+        "num_attention_heads": 24, "num_key_value_heads": 2, "vocab_size": 49152,
+        "max_position_embeddings": 16384, "sliding_window": 4096, "use_bias": True,
+        "embedding_dropout": 0.1, "residual_dropout": 0.1,
+    },
+    "starcoderbase-1b": {
+        "model_type": "gpt_bigcode", "n_embd": 2048, "n_head": 16, "n_inner": 8192,
+        "n_positions": 2048, "vocab_size": 49152,
+    },
+    "gemma-2b": {
+        "model_type": "gemma", "hidden_size": 2048, "intermediate_size": 16384,
+        "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256,
+        "vocab_size": 256000, "max_position_embeddings": 8192,
+    },
+    "gemma3-1b": {
+        "model_type": "gemma3_text", "hidden_size": 1152, "intermediate_size": 6912,
+        "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256,
+        "vocab_size": 262144, "max_position_embeddings": 32768,
+    },
+    "smollm3-3b": {
+        "model_type": "smollm3", "hidden_size": 2048, "intermediate_size": 11008,
+        "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 128256,
+        "max_position_embeddings": 65536,
+    },
+    "olmo2-1b": {
+        "model_type": "olmo2", "hidden_size": 2048, "intermediate_size": 8192,
+        "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 100352,
+        "max_position_embeddings": 4096, "tie_word_embeddings": False,
+    },
+    "granite-3-2b": {
+        "model_type": "granite", "hidden_size": 2048, "intermediate_size": 8192,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 49155,
+        "max_position_embeddings": 131072, "tie_word_embeddings": True,
+    },
+    "command-r": {
+        "model_type": "cohere", "hidden_size": 8192, "intermediate_size": 22528,
+        "num_attention_heads": 64, "num_key_value_heads": 64, "vocab_size": 256000,
+        "max_position_embeddings": 8192,
+    },
+}  # fmt: skip
+"""The other families, one model each; widths are true, long tables of positions shorter."""
+_EVERY = CONFIGS | MIXTURES | OTHERS
+
 LORA = {"r": 16, "alpha": 32, "targets": "all-linear"}
 QV = {"r": 16, "alpha": 32, "targets": ["q_proj", "v_proj"]}
 DORA = {**LORA, "dora": True}
@@ -121,7 +207,7 @@ def case(
         stage["peft"] = dict(peft)
     return Case(
         stage=stage,
-        configs={main: {**CONFIGS[model], "num_hidden_layers": layers}},
+        configs={main: {**_EVERY[model], "num_hidden_layers": layers}},
         settings={
             "micro_batch": batch,
             "accumulation": accumulation,
@@ -137,7 +223,15 @@ _MAIN = {"ppo": "policy", "dpo": "policy", "kto": "policy", "grpo": "policy", "r
 
 def cases() -> tuple[Case, ...]:
     """Every case, in the order of the file."""
-    return (*_sft(), *_architectures(), *_stacks(), *_preferences(), *_online())
+    return (
+        *_sft(),
+        *_architectures(),
+        *_stacks(),
+        *_preferences(),
+        *_online(),
+        *_mixtures(),
+        *_families(),
+    )
 
 
 def _sft() -> Iterator[Case]:
@@ -230,3 +324,19 @@ def _online() -> Iterator[Case]:
         "qwen2-0.5b", 4, "ppo", batch=2, length=512, prompt=512, kl_coef=0.0, num_mini_batches=2,
         roles=("reward_model",),
     )  # fmt: skip
+
+
+def _mixtures() -> Iterator[Case]:
+    for model in MIXTURES:
+        for adapters in ("full", "lora"):
+            for checkpointing in (False, True):
+                yield case(model, 2, checkpointing=checkpointing, adapters=adapters)
+    yield case("qwen3-30b-a3b", 2, batch=1, length=2048, adapters="lora", stack="bf16-adapters")
+    yield case("qwen3-30b-a3b", 2, "dpo", length=512, adapters="lora", checkpointing=True)
+
+
+def _families() -> Iterator[Case]:
+    for model in OTHERS:
+        yield case(model, 2)
+        yield case(model, 2, adapters="lora")
+        yield case(model, 2, adapters="lora", checkpointing=True, batch=4)

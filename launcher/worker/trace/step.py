@@ -13,6 +13,7 @@ import torch
 
 from launcher.memory.stack import Stack
 from launcher.recipe.methods import METHODS
+from launcher.worker.trace.autocast import of_a_checkpoint
 from launcher.worker.trace.environment import as_on_cuda, replaced, without_weights
 from launcher.worker.trace.kernels import KERNELS, MODELLED
 from launcher.worker.trace.ledger import Ledger
@@ -59,6 +60,8 @@ def _refusal(request: Request) -> str | None:
         return "the trace runs one process without DeepSpeed; the formula adds what ZeRO divides"
     if settings.device == "cpu":
         return "the trace counts what a GPU would hold"
+    if stage.method == "online_dpo":
+        return "online DPO generates and scores inside its training step, which is not traced"
     if stage.method not in TRAINERS:
         return f"the method {stage.method} has no training step that could be traced"
     if stage.train.get("use_vllm"):
@@ -110,9 +113,10 @@ def _steps(request: Request, trainer: Any, ledger: Ledger) -> int:
         _as_on_cuda(optimizer)
         trainer.current_gradient_accumulation_steps = request.settings.accumulation
         if trainer.args.activation_checkpointing:
-            trainer.model.activation_checkpointing_enable(
-                activation_checkpointing_kwargs=trainer.args.activation_checkpointing_kwargs
-            )
+            chosen = dict(trainer.args.activation_checkpointing_kwargs or {})
+            if not chosen.get("use_reentrant"):
+                chosen["context_fn"] = of_a_checkpoint
+            trainer.model.activation_checkpointing_enable(activation_checkpointing_kwargs=chosen)
         with _phases(trainer, ledger), generating(trainer, ledger, completion):
             ledger.enter("first step")
             if METHODS[request.stage.method].online:
