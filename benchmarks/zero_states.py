@@ -1,11 +1,12 @@
 """What DeepSpeed keeps of a trained parameter at each ZeRO stage, counted while it runs.
 
-    python benchmarks/zero_states.py [--stages 1 2 3] [--processes 2 4] [--json]
+    python benchmarks/zero_states.py [--stages 1 2 3] [--processes 2 4] [--optimizer NAME] [--json]
 
 A small Llama is trained for three steps on CPU processes, with small communication buckets, under
 a mode that counts every tensor's storage from its birth to its death. Printed are bytes a
 parameter between steps, and at the peaks of backward pass and step above that, beside the formula
-of `launcher.memory.states`. Activations and buckets, a few tenths, are in the measured peaks only.
+of `launcher.memory.states`, for an optimizer by transformers' name. Activations and buckets, a few
+tenths, are in the measured peaks only.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ SMALL = {
     "stage3_max_reuse_distance": 1_000_000,
 }
 STEPS = 3
+OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "adafactor", "sgd")
 CONFIG = {
     "hidden_size": 512,
     "intermediate_size": 1408,
@@ -44,13 +46,15 @@ def main() -> None:
     )
     parser.add_argument("--stages", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--processes", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adamw_torch_fused")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rank-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rank_of is not None:
-        _train(options.rank_of)
+        _train(options.rank_of, options.optimizer)
         return
-    rows = [_row(stage, n) for stage in options.stages for n in options.processes]
+    name = options.optimizer
+    rows = [_row(stage, n, name) for stage in options.stages for n in options.processes]
     if options.json:
         print(json.dumps(rows))
         return
@@ -60,17 +64,18 @@ def main() -> None:
         print(f"{row['stage']:4d}  {row['processes']:9d}  {'   '.join(figures)}")
 
 
-def _row(stage: int, processes: int) -> dict[str, Any]:
+def _row(stage: int, processes: int, optimizer: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc_per_node", str(processes), __file__, "--rank-of", str(stage)]
+    command += ["--optimizer", optimizer]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"measured"')]
     measured: Mapping[str, float] = json.loads(lines[-1])["measured"]
-    row = {"stage": stage, "processes": processes, "measured": measured}
-    return row | {"formula": _formula(stage, processes)}
+    row = {"stage": stage, "processes": processes, "optimizer": optimizer, "measured": measured}
+    return row | {"formula": _formula(stage, processes, optimizer)}
 
 
-def _formula(stage: int, processes: int) -> dict[str, float]:
+def _formula(stage: int, processes: int, optimizer: str) -> dict[str, float]:
     from launcher.memory.models import Resident
     from launcher.memory.stack import Stack
     from launcher.memory.states import states
@@ -81,14 +86,14 @@ def _formula(stage: int, processes: int) -> dict[str, float]:
     parameters = shape.parameters
     model = Resident("model", shape, 0, parameters)
     settings = Settings(processes=processes, processes_per_node=processes, zero_stage=stage)
-    found = states(model, Stack(), settings)
+    found = states(model, Stack(optimizer=optimizer), settings)
     grown = found.gradients - found.idle
     between = found.weights + found.optimizer + found.idle
     figures = {"between": between, "backward": grown, "step": grown + found.step}
     return {name: size / parameters for name, size in figures.items()}
 
 
-def _train(stage: int) -> None:
+def _train(stage: int, optimizer: str) -> None:
     import deepspeed
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -131,8 +136,8 @@ def _train(stage: int) -> None:
         else:
             model = LlamaForCausalLM(LlamaConfig(**CONFIG)).to(torch.bfloat16)
         sizes = [getattr(each, "ds_numel", each.numel()) for each in model.parameters()]
-        adam = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-        engine, *_ = deepspeed.initialize(model=model, optimizer=adam, config=config)
+        made = _optimizer(optimizer, model.parameters())
+        engine, *_ = deepspeed.initialize(model=model, optimizer=made, config=config)
         ids = torch.randint(0, CONFIG["vocab_size"], (1, 32))
         for _ in range(STEPS):
             between = counting.live
@@ -147,6 +152,19 @@ def _train(stage: int) -> None:
         print(json.dumps({"measured": {k: v / sum(sizes) for k, v in found.items()}}), flush=True)
     # Gloo's threads may abort at interpreter exit.
     os._exit(0)
+
+
+def _optimizer(name: str, parameters: Any) -> Any:
+    """As transformers makes it; torch's work on all tensors at once, as they do on a GPU."""
+    import torch
+    from transformers import Adafactor
+
+    if name == "adafactor":
+        return Adafactor(parameters, lr=1e-5, scale_parameter=False, relative_step=False)
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=1e-5, foreach=True)
+    fused = name == "adamw_torch_fused"
+    return torch.optim.AdamW(parameters, lr=1e-5, fused=fused, foreach=not fused)
 
 
 def _deepspeed_config(stage: int) -> dict[str, Any]:

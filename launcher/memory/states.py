@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from launcher.memory.models import Resident
-from launcher.memory.optimizers import optimizer
+from launcher.memory.optimizers import on_vector, optimizer
 from launcher.memory.stack import Base, Stack, width
 from launcher.memory.types import Settings
 
@@ -22,6 +22,11 @@ byte for it and a float32 for 256 of those. GPTQ: a half-precision scale and 4 b
 SUB_GROUP = 1_000_000_000
 """Elements of a part of the states that ZeRO 3 updates at once (`sub_group_size`, DeepSpeed's
 default)."""
+
+
+MASTER = 4
+"""Bytes of DeepSpeed's own copy of a weight that trains, which it gives the optimizer in a flat
+vector (`single_partition_of_fp32_groups`, `fp32_partitioned_groups_flat`)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,9 @@ def states(model: Resident, stack: Stack, settings: Settings) -> States:
     Without DeepSpeed weights, gradients and moments have the width of the weights; adapters theirs;
     data parallelism over several processes adds gradient buckets of the same size. DeepSpeed takes,
     for a trained parameter on n processes, in bytes (`benchmarks/zero_states.py` measures them):
-    the weight, 2 (in float32: 4), at ZeRO 3 divided by n; master and moments, 12/n; the gradient,
+    the weight, 2 (in float32: 4), at ZeRO 3 divided by n; the master, 4/n, and what the optimizer
+    that it was given makes for that float32 vector (AdamW 8/n), with its copies of it at the step,
+    at ZeRO 3 of a sub-group; the gradient,
     at ZeRO 1 whole (2), at ZeRO 2 a float32 part (4/n), which at ZeRO 3 stays between steps; and
     at the step a float32 copy of that part, at ZeRO 3 `SUB_GROUP` elements at a time (at ZeRO 2
     only a double of its largest parameter). FSDP divides weights, gradients and moments, each in
@@ -93,21 +100,29 @@ def _fsdp_gradients(model: Resident, stack: Stack, settings: Settings) -> int:
 def _deepspeed(model: Resident, stack: Stack, settings: Settings, frozen: int) -> States:
     n, trained = settings.processes, model.trained
     half, zero = width(stack.weights), settings.zero_stage
-    weights = frozen + half * trained
-    moments, step = 12 * trained // n, 4 * trained // n
+    weights, rule = frozen + half * trained, on_vector(stack.optimizer)
+    moments = int((MASTER + MASTER * rule.moments + rule.fixed) * trained) // n
+    passing = MASTER * rule.copies + rule.work
+    step, work = MASTER * trained // n, int(passing * trained) // n
     gradients, idle = 4 * trained // n, 0
     if zero == 1:
         gradients = half * trained
     elif zero == 2:
-        # The norm is taken of a double-precision copy, one parameter after the other.
-        step = 8 * min(_largest(model), trained // n)
+        # The norm is taken of a double-precision copy, one parameter after the other, and gone by
+        # the time of the optimizer's own.
+        step, work = max(8 * min(_largest(model), trained // n), work), 0
     else:
         weights //= n
         idle = gradients
         if settings.offload == "none":
             # A group ends with the parameter that fills it. On the host all groups' copies stay.
-            step = min(step, 4 * (SUB_GROUP + _largest(model) // n))
+            group = SUB_GROUP + _largest(model) // n
+            step, work = min(step, MASTER * group), min(work, int(passing * group))
+    step += work
     host = 0
+    if rule.paged:
+        host = moments - MASTER * trained // n
+        moments -= host
     if settings.offload != "none":
         host += moments + step
         moments = step = 0
