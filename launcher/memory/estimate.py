@@ -20,6 +20,7 @@ from launcher.memory.models import REWARDS, Resident, residents, scores
 from launcher.memory.passes import Batch, kept, merge, read, through, total, training
 from launcher.memory.pool import idle
 from launcher.memory.process import around
+from launcher.memory.saving import Saved, saving
 from launcher.memory.stack import Stack, beside, gathered, stack_of, width
 from launcher.memory.states import States, exchange, states
 from launcher.memory.types import MemoryEstimate, Phase, Settings
@@ -42,14 +43,22 @@ def estimate(
     `shapes` is keyed by role; for `evaluate` by `candidate` (the largest), `reward_model` and
     `reference`. `stack` is what the software does where it is not the launcher's own worker.
     Phases: `load`; `rollout` and `score` of online methods; `generate`, `score` and `reward` of
-    evaluation; for training `loss` (the end of the forward pass), `backward`, and `step`.
+    evaluation; for training `loss` (the end of the forward pass), `backward`, `step`, and `save`.
     """
     stack = stack or stack_of(stage, settings)
     job = _Job(stage, residents(stage, shapes), settings, stack)
     phases = job.evaluation() if stage.method == "evaluate" else job.training()
     made = tuple(_phase(name, items, job) for name, items in phases)
     offloaded = sum(each.host for each in job.held.values())
-    host = host_memory(job.models, stage, settings, offloaded, max(each.total for each in made))
+    host = host_memory(
+        job.models,
+        stage,
+        settings,
+        stack,
+        offloaded=offloaded,
+        peak=max(each.total for each in made),
+        saved=0 if stage.method == "evaluate" else job.saved.host,
+    )
     return MemoryEstimate(made, host, node_items(settings))
 
 
@@ -71,6 +80,11 @@ class _Job:
             model.role: states(model, self._stack(model), self.settings) for model in self.models
         }
         self.length: Lengths = lengths(self.stage, self.models[0].shape)
+
+    @property
+    def saved(self) -> Saved:
+        """What the writing of the model that trained takes."""
+        return saving(self.models[0], self.stage, self.settings, self.stack)
 
     @property
     def sharded(self) -> bool:
@@ -101,6 +115,7 @@ class _Job:
             ("loss", merge((steady, at_loss, idle if fresh else room, loss))),
             ("backward", merge((steady, exchanged, {} if appear else room, backward))),
             ("step", merge((steady, room, step))),
+            ("save", merge((steady, idle, self._written()))),
         ]
         if online:
             phases[1:1] = self._rollout(merge((steady, idle)), vllm)
@@ -249,6 +264,13 @@ class _Job:
             name = _NAMES["reward_model"] if name.startswith(REWARDS) else name
             items[name] = items.get(name, 0.0) + self.held[model.role].weights
         return items
+
+    def _written(self) -> Items:
+        """What is there only while the model is written; on a CPU that is the host's part, too."""
+        found = {"gathered weights": float(self.saved.gathered)}
+        if self.settings.device == "cpu":
+            found["saved model"] = float(self.saved.host)
+        return found
 
     def _exchange(self, models: tuple[Resident, ...], blocks: int = 1) -> Items:
         found = exchange(models, self.stack, self.settings, blocks=blocks)

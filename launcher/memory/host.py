@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from launcher.memory.lengths import whole
 from launcher.memory.models import Resident
+from launcher.memory.stack import Stack, width
 from launcher.memory.types import GIB, Settings
 from launcher.recipe.types import Stage
 
@@ -17,12 +18,22 @@ measured with g++ 12 and torch 2.13. One process of a node builds while the othe
 
 
 def host_memory(
-    models: tuple[Resident, ...], stage: Stage, settings: Settings, offloaded: int, peak: int
+    models: tuple[Resident, ...],
+    stage: Stage,
+    settings: Settings,
+    stack: Stack,
+    *,
+    offloaded: int,
+    peak: int,
+    saved: int,
 ) -> int:
-    """Bytes of one process; on a CPU cluster `peak` is among them."""
+    """Bytes of one process; on a CPU cluster `peak` is among them. `saved` is what the writing of
+    the model takes on the host of rank 0."""
     workers = whole(stage.train, "dataloader_num_workers", 0)
     host = offloaded + HOST_BASE[settings.device] + workers * DATA_WORKER
-    return host + (peak if settings.device == "cpu" else _loading(models, stage, settings))
+    if settings.device == "cpu":
+        return host + peak
+    return host + max(_loading(models, settings, stack), saved // settings.processes_per_node)
 
 
 def node_items(settings: Settings) -> dict[str, int]:
@@ -31,13 +42,15 @@ def node_items(settings: Settings) -> dict[str, int]:
     return {"DeepSpeed's kernel build": KERNEL_BUILD} if builds else {}
 
 
-def _loading(models: tuple[Resident, ...], stage: Stage, settings: Settings) -> int:
-    """Host memory while weights are read or written, for one process.
+def _loading(models: tuple[Resident, ...], settings: Settings, stack: Stack) -> int:
+    """Host memory while weights are read, for one process.
 
-    The largest model passes through the host whole; under ZeRO-3 one rank of a node gathers it
-    when it is saved, which is shared out over that node's processes.
+    Each model passes through the host whole, in the precision that it has on the GPU; under ZeRO 3
+    a node's processes take parts of it.
     """
-    largest = max(model.parameters for model in models) * (4 if stage.dtype == "float32" else 2)
+    largest = max(
+        width(stack.weights if each.trained else stack.compute) * each.parameters for each in models
+    )
     if settings.zero_stage == 3:
         return largest // settings.processes_per_node
     return largest

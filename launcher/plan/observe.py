@@ -17,7 +17,7 @@ OF_THE_MODEL = frozenset(
     {
         "weights", "gathered weights", "gradients", "optimizer", "optimizer step", "buckets",
         "reference", "reward model", "value model", "autocast copies", "vllm", "cublas workspace",
-        "context",
+        "context", "saved model",
     }
 )  # fmt: skip
 """Items that are the same for short and long rows. All others grow with the tokens."""
