@@ -337,6 +337,7 @@ def _traced(case: Sized, python: str, flags: Mapping[str, Any]) -> tuple[Sized, 
 
     alone = replace(case.settings, processes=1, processes_per_node=1, zero_stage=0, offload="none")
     stack = replace(stack_of(case.stage, alone), **_changes(Stack, flags))
+    stack = replace(stack, padded=False)  # traced rows are equally long
     compared = size(case.stage, case.shapes, alone, stack)
     request = {
         "stage": case.stage,

@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from launcher.memory import operations as op
-from launcher.memory.lora import joint, targets
+from launcher.memory.lora import (
+    EXPERTS_DOWN,
+    EXPERTS_UP,
+    ROUTER,
+    joint,
+    parameter_rank,
+    targets,
+)
 from launcher.memory.stack import Stack, width
 from launcher.memory.tape import Tape, Tensor, Weight, constant, per_token
 from launcher.models.types import ModelShape
 from launcher.recipe.types import Peft
 
-_GEMMA = ("gemma", "gemma2", "gemma3_text")
+_WIDE_NORM = ("gemma", "gemma2", "gemma3_text", "olmo2")
+"""Families whose norm is multiplied with its weight in float32."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,8 @@ class Block:
         shape, tape = self.kind.shape, self.tape
         if shape.parallel:
             return self._parallel(x, rotary)
+        if shape.post_norms:
+            return self._normed_after(x, rotary)
         attended = self.attention(self.norm(x), rotary)
         if shape.layer_norms == 4:
             attended = self.norm(attended)
@@ -58,6 +68,11 @@ class Block:
         if shape.layer_norms == 4:
             inner = self.norm(inner)
         return op.add(tape, x, inner)
+
+    def _normed_after(self, x: Tensor, rotary: int) -> Tensor:
+        """The norms are of what attention and MLP give."""
+        x = op.add(self.tape, x, self.norm(self.attention(x, rotary)))
+        return op.add(self.tape, x, self.norm(self.mlp(x)))
 
     def _parallel(self, x: Tensor, rotary: int) -> Tensor:
         """Attention and MLP side by side on the same input."""
@@ -74,11 +89,13 @@ class Block:
     def norm(self, x: Tensor, columns: int | None = None) -> Tensor:
         shape, tape = self.kind.shape, self.tape
         weight = self.weight(columns or shape.hidden, 1)
+        if shape.norm == "python layer":
+            return op.python_layer_norm(tape, x, weight)
         if shape.norm == "layer":
             return op.layer_norm(tape, x, weight)
         if "rms_norm" in self.kind.stack.fused:
             return op.fused_rms_norm(tape, x, weight)
-        if shape.family in _GEMMA:
+        if shape.family in _WIDE_NORM:
             return op.gemma_norm(tape, x, weight)
         return op.rms_norm(tape, x, weight)
 
@@ -102,48 +119,92 @@ class Block:
             v = Tensor(v.elements, v.width, whole.storage, v.node)
             del whole
         if not shape.learned_positions:
-            q, k = op.rotary(tape, q, k, rotary, fused="rope" in stack.fused)
+            part = shape.rotary_part
+            q, k = op.rotary(tape, q, k, rotary, fused="rope" in stack.fused, part=part)
         compute = width(stack.compute) if tape.autocast is not None else v.width
         if stack.attention == "eager":
             attended = op.eager_attention(tape, q, k, v, shape.heads, width=compute)
+        elif stack.masked:
+            attended = op.masked_attention(tape, q, k, v, shape.heads, width=compute)
         else:
             repeats = stack.repeated_heads
             attended = op.flash_attention(
                 tape, q, k, v, shape.heads, width=compute, repeats=repeats
             )
         del q, k, v
-        return self.project(attended, "o_proj", shape.hidden, wide)
+        return self._dropped(self.project(attended, "o_proj", shape.hidden, wide))
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return op.dropout(self.tape, x) if self.kind.shape.dropout else x
+
+    def _activation(self, x: Tensor) -> Tensor:
+        fused = self.kind.shape.activation == "kernel"
+        return op.pointwise(self.tape, x) if fused else op.gelu_new(self.tape, x)
 
     def mlp(self, x: Tensor) -> Tensor:
         shape = self.kind.shape
         if not shape.experts:
             return self.dense_mlp(x, shape.intermediate)
-        loop = self.kind.stack.expert_layers
-        routed = self.expert_loop(x) if loop else self.experts(x)
+        if self.kind.stack.expert_layers:
+            routed = self.expert_loop(x)
+            if not shape.shared_intermediate:
+                return routed
+            return op.add(self.tape, routed, self.dense_mlp(x, shape.shared_intermediate))
         if not shape.shared_intermediate:
-            return routed
-        return op.add(self.tape, routed, self.dense_mlp(x, shape.shared_intermediate))
+            return self.experts(x)
+        shared = self.dense_mlp(x, shape.shared_intermediate)
+        routed = self.experts(x)
+        gate = self.project(x, "shared_expert_gate", 1, shape.hidden)
+        gate = op.pointwise(self.tape, gate, saves_result=True)
+        return op.add(self.tape, routed, op.multiply(self.tape, shared, gate))
 
     def experts(self, x: Tensor) -> Tensor:
-        """Each token through some of the experts, sorted by expert, in two grouped products."""
+        """Each token through some of the experts, sorted by expert, in two grouped products
+        (`grouped_mm_experts_forward`)."""
         shape, tape = self.kind.shape, self.tape
         h, m, k = shape.hidden, shape.intermediate, shape.experts_per_token
-        scores = tape.cast(op.linear(tape, x, self.weight(shape.experts, h)), op.FULL)
-        chances = op.pointwise(tape, scores, saves_result=True)
-        del scores
-        share = op.gather(tape, chances, k / shape.experts)
-        rows = op.gather(tape, x, k)
-        del chances
-        both = op.linear(tape, rows, self.weight(2 * m, h, shape.experts))
+        share, chosen = self._routing(x)
+        up_weight = self._matrices(EXPERTS_UP, 2 * m, h, shape.experts)
+        order = tape.like(chosen)
+        position = tape.like(chosen)
+        rows = op.gather(tape, x, k, position)
+        share = op.gather(tape, share, 1, order)
+        both = op.grouped_linear(tape, rows, up_weight)
         gate, up = op.split(tape, both, (m, m))
         active = op.pointwise(tape, gate)
         product = op.multiply(tape, active, up)
         # The gate's function has returned; the rest are variables of the experts' own.
         del gate, up, active, both
-        out = op.linear(tape, product, self.weight(h, m, shape.experts))
+        down_weight = self._matrices(EXPERTS_DOWN, h, m, shape.experts)
+        out = op.grouped_linear(tape, product, down_weight)
+        del product
         weighted = op.multiply(tape, out, share)
-        ordered = op.gather(tape, weighted, 1)
-        return op.total(tape, ordered, k)
+        ordered = op.gather(tape, weighted, 1, tape.like(chosen))
+        del weighted
+        return tape.cast(op.total(tape, ordered, k), x.width)
+
+    def _routing(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each token and expert that it goes to: the weight, and the expert's number."""
+        shape, tape = self.kind.shape, self.tape
+        scores = op.linear(tape, x, self._matrices(ROUTER, shape.experts, shape.hidden, 1))
+        own = scores.width
+        chances = op.pointwise(tape, tape.cast(scores, op.FULL), saves_result=True)
+        del scores
+        number = tape.new(per_token(shape.experts_per_token), op.INDEX)
+        part = shape.experts_per_token / shape.experts
+        share = op.gather(tape, chances, part)
+        # The best are divided by their sum in place; Mixtral's stay in float32.
+        return share if shape.family == "mixtral" else tape.cast(share, own), number
+
+    def _matrices(self, name: str, rows: int, columns: int, count: int) -> Weight:
+        """Parameters of a mixture that are no layer's, with their adapters where they have any."""
+        peft = self.kind.peft
+        if name not in self.adapted or peft is None:
+            return self.weight(rows, columns, count)
+        size, rank = width(self.kind.stack.adapters), parameter_rank(name, peft)
+        a = Weight(self.tape, count * rank, columns, size, True)
+        b = Weight(self.tape, rows, count * rank, size, True)
+        return op.folded(self.tape, a, b, rows, columns, self.width, count)
 
     def expert_loop(self, x: Tensor) -> Tensor:
         """Each expert on its own tokens, one after the other; of each as many."""
@@ -170,26 +231,26 @@ class Block:
         h = shape.hidden
         if not shape.gated_mlp:
             up = self.project(x, "up_proj", m, h)
-            active = op.pointwise(tape, up)
+            active = self._activation(up)
             del up
-            return self.project(active, "down_proj", h, m)
+            return self._dropped(self.project(active, "down_proj", h, m))
         if joint(shape):
             both = self.project(x, "gate_up_proj", 2 * m, h)
             gate, up = op.split(tape, both, (m, m))
-            active = op.pointwise(tape, gate)
+            active = self._activation(gate)
             product = op.multiply(tape, up, active)
             # Its frame holds them until the function returns.
-            return self.project(product, "down_proj", h, m)
+            return self._dropped(self.project(product, "down_proj", h, m))
         gate = self.project(x, "gate_proj", m, h)
         if "swiglu" in self.kind.stack.fused:
             up = self.project(x, "up_proj", m, h)
             return self.project(op.fused_swiglu(tape, gate, up), "down_proj", h, m)
-        active = op.pointwise(tape, gate)
+        active = self._activation(gate)
         del gate
         up = self.project(x, "up_proj", m, h)
         product = op.multiply(tape, active, up)
         del active, up
-        return self.project(product, "down_proj", h, m)
+        return self._dropped(self.project(product, "down_proj", h, m))
 
     def project(self, x: Tensor, name: str, rows: int, columns: int) -> Tensor:
         """A linear layer, with its adapter where it has one."""

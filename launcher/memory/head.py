@@ -115,9 +115,10 @@ def _fused(tape: Tape, hidden: Tensor, weight: Weight, tile: Form, *, triton: bo
         if own != compute:
             found.append(tape.new(times(tile, columns), compute))
         if row_width != compute:
-            part = constant(min(TILE_VOCABULARY, rows) * columns)
-            parts = held if rows > TILE_VOCABULARY else 1
-            found.extend(tape.new(part, compute) for _ in range(parts))
+            parts = (min(TILE_VOCABULARY, rows), min(TILE_VOCABULARY, rows - TILE_VOCABULARY))
+            found.extend(
+                tape.new(constant(part * columns), compute) for part in parts[:held] if part > 0
+            )
         if not triton:
             part = times(tile, min(TILE_VOCABULARY, rows))
             found.extend(tape.new(part, op.FULL) for _ in range(unfolded))

@@ -1,13 +1,32 @@
-"""Adapters: how many parameters they train, and which linear layers they sit on."""
+"""Adapters: how many parameters they train, and which parts of a block they sit on."""
 
 from __future__ import annotations
 
 from launcher.models.types import ModelShape
 from launcher.recipe.types import Peft
 
-_JOINT = ("phi3", "gpt_bigcode")
+_JOINT = ("phi3", "gpt_bigcode", "gpt2", "gpt_neox")
 """Families whose blocks project queries, keys and values at once, and gate and up, if they have a
 gate."""
+
+
+ROUTER, EXPERTS_UP, EXPERTS_DOWN = "router", "experts.gate_up_proj", "experts.down_proj"
+"""What a mixture of experts keeps as parameters, which are not layers: the stacked matrices of all
+experts among them."""
+_PARAMETERS = {
+    "mixtral": {"gate": ROUTER, "w1": EXPERTS_UP, "w3": EXPERTS_UP, "w2": EXPERTS_DOWN},
+    "qwen3_moe": {
+        "gate": ROUTER,
+        "gate_proj": EXPERTS_UP,
+        "up_proj": EXPERTS_UP,
+        "down_proj": EXPERTS_DOWN,
+    },
+}
+"""Family → the layers of its experts in transformers 4, and the parameters that hold them now. PEFT
+puts adapters on these wherever those are meant (`_convert_peft_config_moe`); not for Qwen 1.5's and
+2's mixtures, whose type has no row in its table."""
+_FUSED_RANK = 2
+"""Ranks of an adapter on gate and up together: one for each of them (PEFT's `rank_pattern`)."""
 
 
 def joint(shape: ModelShape) -> bool:
@@ -16,25 +35,28 @@ def joint(shape: ModelShape) -> bool:
 
 
 def linear_layers(shape: ModelShape) -> frozenset[str]:
-    """The linear layers of a block, by the names that most families give them."""
+    """The linear layers of a block, by the names that most families give them.
+
+    Experts are one parameter each, not layers, and so is their router.
+    """
     if joint(shape):
         up = "gate_up_proj" if shape.gated_mlp else "up_proj"
         return frozenset({"qkv_proj", "o_proj", up, "down_proj"})
     attention = {"q_proj", "k_proj", "v_proj", "o_proj"}
     if shape.experts and not shape.shared_intermediate:
-        # Experts are one parameter each, not layers.
         return frozenset(attention)
-    return frozenset(
-        attention | {"up_proj", "down_proj"} | ({"gate_proj"} if shape.gated_mlp else set())
-    )
+    mlp = {"up_proj", "down_proj"} | ({"gate_proj"} if shape.gated_mlp else set())
+    return frozenset(attention | mlp | ({"shared_expert_gate"} if shape.experts else set()))
 
 
 def targets(peft: Peft, shape: ModelShape) -> frozenset[str]:
-    """The adapted layers of a block. A pattern or `all-linear` counts as all of them."""
-    every = linear_layers(shape)
+    """What of a block is adapted. A pattern or `all-linear` counts as all of it."""
+    layers, parameters = linear_layers(shape), _PARAMETERS.get(shape.family, {})
+    every = layers | set(parameters.values())
     if isinstance(peft.targets, str):
         return every & {peft.targets} or every
-    return every & {name.rsplit(".", 1)[-1] for name in peft.targets}
+    named = {name.rsplit(".", 1)[-1] for name in peft.targets}
+    return every & {parameters.get(name, name) for name in named}
 
 
 def sizes(shape: ModelShape) -> dict[str, tuple[int, int]]:
@@ -51,18 +73,34 @@ def sizes(shape: ModelShape) -> dict[str, tuple[int, int]]:
         "up_proj": (hidden, inner),
         "down_proj": (inner, hidden),
         "gate_up_proj": (hidden, 2 * inner),
+        "shared_expert_gate": (hidden, 1),
     }
     return {name: every[name] for name in linear_layers(shape)}
 
 
 def adapter_parameters(peft: Peft, shape: ModelShape) -> int:
-    """r × (inputs + outputs) for each adapted layer; with DoRA another output."""
+    """r × (inputs + outputs) for each adapted layer; with DoRA another output. On stacked matrices
+    an adapter has such a pair for each expert."""
     layers = sizes(shape)
     each = sum(
-        peft.r * sum(layers[name]) + (layers[name][1] if peft.dora else 0)
+        _on_parameter(name, peft, shape)
+        if name not in layers
+        else peft.r * sum(layers[name]) + (layers[name][1] if peft.dora else 0)
         for name in targets(peft, shape)
     )
     return shape.layers * each
+
+
+def parameter_rank(name: str, peft: Peft) -> int:
+    """The rank of the adapter on one of a mixture's parameters."""
+    return _FUSED_RANK * peft.r if name == EXPERTS_UP else peft.r
+
+
+def _on_parameter(name: str, peft: Peft, shape: ModelShape) -> int:
+    rank, hidden, inner = parameter_rank(name, peft), shape.hidden, shape.intermediate
+    if name == ROUTER:
+        return rank * (hidden + shape.experts)
+    return rank * shape.experts * (hidden + (2 * inner if name == EXPERTS_UP else inner))
 
 
 def whole_parameters(peft: Peft, shape: ModelShape) -> int:

@@ -11,11 +11,15 @@ from launcher.memory.tape import (
     constant,
     per_pair,
     per_token,
+    plus,
     times,
 )
 
-HALF, FULL = 2, 4
-"""Bytes of bfloat16 or float16, and of float32."""
+HALF, FULL, INDEX = 2, 4, 8
+"""Bytes of bfloat16 or float16, of float32, and of an index."""
+SORTED = 4
+"""What adding by an index needs beside it, in tensors of its size: a linear one, sorted, and its
+order (`index_put_with_sort_kernel`)."""
 
 
 def add(tape: Tape, one: Tensor, other: Tensor) -> Tensor:
@@ -30,16 +34,17 @@ def add(tape: Tape, one: Tensor, other: Tensor) -> Tensor:
 
 def multiply(tape: Tape, one: Tensor, other: Tensor) -> Tensor:
     """Elementwise; each input is saved where the other one needs a gradient."""
-    width, sizes = max(one.width, other.width), (one.elements, other.elements)
-    elements = one.elements
+    width, elements = max(one.width, other.width), one.elements
+    parts = ((one.elements, one.width), (other.elements, other.width))
     wanted = (one.node is not None, other.node is not None)
 
     def rule(gradient: Tensor) -> list[Tensor | None]:
         full = [tape.new(elements, width) if want else None for want in wanted]
-        # What was broadcast is summed to its own size.
+        # What was broadcast is summed to its own size, and what was narrow is cast once both are
+        # there.
         return [
-            tape.new(size, each.width) if each is not None and size != elements else each
-            for each, size in zip(full, sizes, strict=True)
+            tape.new(*part) if each is not None and part != (elements, width) else each
+            for each, part in zip(full, parts, strict=True)
         ]
 
     saves = [each for each, want in ((one, wanted[1]), (other, wanted[0])) if want]
@@ -58,10 +63,40 @@ def pointwise(tape: Tape, tensor: Tensor, *, saves_result: bool = False) -> Tens
     return tape.make((tensor,), result, (saved,), lambda g: [tape.like(g)])
 
 
+def gelu_new(tape: Tape, tensor: Tensor) -> Tensor:
+    """transformers' `gelu_new`, x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))), written in Python:
+    each operation makes a tensor, and autocast makes the power in float32."""
+    x = tape.cast(tensor, FULL) if tape.autocast is not None else tensor
+    half = scale(tape, tensor)
+    cubed = _power(tape, x)
+    del x
+    small = scale(tape, cubed)
+    del cubed
+    summed = add(tape, tensor, small)
+    del small
+    scaled = scale(tape, summed)
+    del summed
+    bent = pointwise(tape, scaled, saves_result=True)
+    del scaled
+    more = tape.make((bent,), tape.like(bent), (), lambda g: [g])
+    del bent
+    return multiply(tape, half, more)
+
+
 def linear(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
     """x · Wᵀ, of rows × columns = outputs × inputs. x is saved where W trains."""
     x: Tensor = tensor if tape.autocast is None else tape.cast(tensor, tape.autocast)
     w: Tensor = weight if tape.autocast is None else tape.cast(weight, tape.autocast)
+    return _times(tape, x, w, weight.rows / weight.columns)
+
+
+def grouped_linear(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
+    """x · Wᵀ with a matrix for each group of rows, in W's precision: autocast does not know it."""
+    return _times(tape, tape.cast(tensor, weight.width), weight, weight.rows / weight.columns)
+
+
+def _times(tape: Tape, x: Tensor, w: Tensor, outputs: float) -> Tensor:
+    """x · Wᵀ of `outputs` columns for each of x's."""
     wanted = (x.node is not None, w.node is not None)
     sizes, widths = (x.elements, w.elements), (x.width, w.width)
 
@@ -72,8 +107,45 @@ def linear(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
         ]
 
     saves = [each for each, want in ((x, wanted[1]), (w, wanted[0])) if want]
-    result = tape.new(times(x.elements, weight.rows / weight.columns), x.width)
-    return tape.make((x, w), result, saves, rule)
+    return tape.make((x, w), tape.new(times(x.elements, outputs), x.width), saves, rule)
+
+
+def folded(
+    tape: Tape, a: Weight, b: Weight, rows: int, columns: int, width: int, count: int
+) -> Weight:
+    """`count` frozen matrices with their adapters added, as one tensor (PEFT's `baddbmm`).
+
+    The factors are cast to the matrices' `width` and kept; backwards each one's gradient is scaled,
+    cast back, and B's laid out anew.
+    """
+    one, other = _factor(tape, a, width), _factor(tape, b, width, turned=True)
+    sizes = (one.elements, other.elements)
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        found: list[Tensor | None] = []
+        for size in sizes:
+            product = tape.new(size, width)
+            found.append(tape.like(product))
+            del product
+        return found
+
+    whole = Weight(tape, rows, columns, width, False, count)
+    made = tape.new(whole.elements, width)
+    tape.make((one, other), made, (one, other), rule)
+    whole.storage, whole.node = made.storage, made.node
+    return whole
+
+
+def _factor(tape: Tape, weight: Weight, width: int, *, turned: bool = False) -> Tensor:
+    """An adapter's matrix in another width; `turned`: its gradient needs a copy to lie like it."""
+    own, elements = weight.width, weight.elements
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        found = gradient if own == width else tape.like(gradient, own)
+        return [tape.like(found) if turned else found]
+
+    result = Tensor(elements, width, None) if own == width else tape.new(elements, width)
+    return tape.make((weight,), result, (), rule)
 
 
 def rms_norm(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
@@ -86,17 +158,18 @@ def rms_norm(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
 def _normal(tape: Tape, tensor: Tensor, columns: int) -> Tensor:
     """x · rsqrt(mean(x²)) over rows of `columns`, in float32."""
     x = tape.cast(tensor, FULL)
-    squares = _square(tape, x)
+    squares = _power(tape, x)
     root = _inverse_root(tape, squares, per_token(x.elements[1] / columns))
     del squares
     return multiply(tape, x, root)
 
 
-def _square(tape: Tape, x: Tensor) -> Tensor:
+def _power(tape: Tape, x: Tensor) -> Tensor:
+    """A whole power of each element, which saves x."""
     elements, width = x.elements, x.width
 
     def rule(gradient: Tensor) -> list[Tensor | None]:
-        # gradient · (2 · x¹): each factor is a tensor while the product is made.
+        # gradient · (n · xⁿ⁻¹): each factor is a tensor while the product is made.
         power, doubled = tape.new(elements, width), tape.new(elements, width)
         product = tape.new(elements, width)
         del power, doubled
@@ -119,6 +192,28 @@ def gemma_norm(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
     scaled = multiply(tape, normal, one_more)
     del normal
     return tape.cast(scaled, tensor.width)
+
+
+def python_layer_norm(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
+    """(x - mean) · rsqrt(mean((x - mean)²)) times the weight in float32, written in Python
+    (Cohere's); the difference is made twice."""
+    x = tape.cast(tensor, FULL)
+    rows = per_token(x.elements[1] / weight.rows)
+    one = _centred(tape, x)
+    squares = _power(tape, one)
+    del one
+    root = _inverse_root(tape, squares, rows)
+    del squares
+    normal = multiply(tape, _centred(tape, x), root)
+    del x
+    scaled = multiply(tape, normal, tape.cast(weight, FULL))
+    del normal
+    return tape.cast(scaled, tensor.width)
+
+
+def _centred(tape: Tape, x: Tensor) -> Tensor:
+    """x less the mean of its row; backwards the mean's gradient is spread, and joins x's."""
+    return tape.make((x,), tape.like(x), (), lambda g: [tape.like(g)])
 
 
 def fused_rms_norm(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
@@ -145,12 +240,37 @@ def layer_norm(tape: Tape, tensor: Tensor, weight: Weight) -> Tensor:
     return tape.make((x, weight), tape.like(x), (x, statistics), rule)
 
 
-def rotary(tape: Tape, q: Tensor, k: Tensor, width: int, *, fused: bool) -> tuple[Tensor, Tensor]:
-    """Rotary positions on queries and keys; the fused kernel turns them in place."""
+def rotary(
+    tape: Tape, q: Tensor, k: Tensor, width: int, *, fused: bool, part: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Rotary positions on queries and keys, or on a `part` of each head, which is then joined to
+    the rest of it; the fused kernel turns them in place."""
     if fused:
         return q, k
-    turned = rotate(tape, q, width)
-    return turned, rotate(tape, k, width)
+    if part == 1:
+        turned = rotate(tape, q, width)
+        return turned, rotate(tape, k, width)
+    both = []
+    for each in (q, k):
+        own, rest = split(tape, each, (part, 1 - part))
+        both.append((rotate(tape, own, width), rest))
+    first = _joined(tape, *both[0])
+    return first, _joined(tape, *both[1])
+
+
+def _joined(tape: Tape, one: Tensor, other: Tensor) -> Tensor:
+    """Parts of each head in one tensor; backwards each part's gradient is a view."""
+    elements = plus(one.elements, other.elements)
+    width, widths = max(one.width, other.width), (one.width, other.width)
+    sizes = (one.elements, other.elements)
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        return [
+            Tensor(size, width, gradient.storage) if own == width else tape.new(size, own)
+            for size, own in zip(sizes, widths, strict=True)
+        ]
+
+    return tape.make((one, other), tape.new(elements, width), (), rule)
 
 
 def rotate(tape: Tape, tensor: Tensor, width: int) -> Tensor:
@@ -168,7 +288,7 @@ def rotate(tape: Tape, tensor: Tensor, width: int) -> Tensor:
     return add(tape, direct, turned)
 
 
-def split(tape: Tape, tensor: Tensor, parts: tuple[int, ...]) -> list[Tensor]:
+def split(tape: Tape, tensor: Tensor, parts: tuple[float, ...]) -> list[Tensor]:
     """Views of one tensor; backwards each part's gradient is laid into zeros of the whole."""
     total, elements, width = sum(parts), tensor.elements, tensor.width
 
@@ -215,11 +335,19 @@ def quantized_linear(
     return tape.cast(tape.make((x,), result, saves, rule), tensor.width)
 
 
-def gather(tape: Tape, tensor: Tensor, times_each: float) -> Tensor:
-    """Rows picked by index, each `times_each` times; backwards they are added into zeros."""
+def gather(tape: Tape, tensor: Tensor, times_each: float, index: Tensor | None = None) -> Tensor:
+    """Rows picked by an index, which is kept, each `times_each` times; backwards they are added
+    into zeros, in the order of the sorted index."""
     elements, width = tensor.elements, tensor.width
     result = tape.new(times(elements, times_each), width)
-    return tape.make((tensor,), result, (), lambda g: [tape.new(elements, width)])
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        zeros = tape.new(elements, width)
+        work = tape.new(times(index.elements, SORTED), index.width) if index is not None else None
+        del work
+        return [zeros]
+
+    return tape.make((tensor,), result, (index,) if index is not None else (), rule)
 
 
 def add_into(tape: Tape, whole: Tensor, rows: Tensor) -> Tensor:
@@ -316,6 +444,30 @@ def flash_attention(
 
     result, sums = tape.new(q.elements, width), tape.new(per_token(heads), FULL)
     return tape.make((q, k, v), result, (q, k, v, result, sums), rule)
+
+
+def masked_attention(
+    tape: Tape, q: Tensor, k: Tensor, v: Tensor, heads: int, *, width: int
+) -> Tensor:
+    """torch's scaled_dot_product_attention with a mask, which FlashAttention has no way for: the
+    memory-efficient kernel, which has none for grouped queries (`repeat_kv`).
+
+    The mask, true or false, becomes numbers to add (`convert_boolean_attn_mask`), for all heads
+    one, and is kept like them. Backwards: a float32 accumulator of dq, a float32 row sum a head.
+    """
+    k, v = _repeat(tape, k, q), _repeat(tape, v, q)
+    q, k, v = (tape.cast(each, width) for each in (q, k, v))
+    sizes = (q.elements, k.elements, v.elements)
+    added = tape.new(per_pair(1), width)
+
+    def rule(gradient: Tensor) -> list[Tensor | None]:
+        rows, accumulator = tape.new(per_token(heads), FULL), tape.new(sizes[0], FULL)
+        found: list[Tensor | None] = [tape.new(size, width) for size in sizes]
+        del rows, accumulator
+        return found
+
+    result, sums = tape.new(q.elements, width), tape.new(per_token(heads), FULL)
+    return tape.make((q, k, v), result, (q, k, v, added, result, sums), rule)
 
 
 def eager_attention(

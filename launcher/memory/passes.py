@@ -9,7 +9,7 @@ from launcher.memory.block import Kind
 from launcher.memory.head import Output, head, reading_head
 from launcher.memory.stack import width
 from launcher.memory.tape import Live
-from launcher.memory.walk import Items, bytes_of, profile, reading
+from launcher.memory.walk import Items, bytes_of, profile, reading, router_logits
 
 SMALL_EMBEDDING = 3072
 """Tokens up to which the embedding's gradient needs no sums on the way."""
@@ -55,6 +55,7 @@ def training(
         return {name: each * times for name, each in bytes_of(live, tokens, length).items()}
 
     fixed = {"activations": _positions(kind, batch)} | _pieces(kind, output, scored)
+    fixed["activations"] += _embedding_mask(kind, tokens, checkpointing)
     bottom = size(first.kept)
     left, above = size(end.gradients), size(block.gradients, layers - 1)
     if shards is not None:
@@ -69,7 +70,12 @@ def training(
     inner, lowest = (each.backward.highest(tokens, length) for each in (block, first))
     loss = _largest(
         (
-            (whole, size(block.cached, layers), end.forward.highest(tokens, length)),
+            (
+                whole,
+                _balance(kind, tokens),
+                size(block.cached, layers),
+                end.forward.highest(tokens, length),
+            ),
             (
                 below,
                 _embedded(kind, tokens, checkpointing),
@@ -199,6 +205,20 @@ def _flat(kind: Kind, output: Output) -> Items:
     return {"gradients": float(kind.shape.embedding_parameters * width(kind.stack.compute))}
 
 
+def _embedding_mask(kind: Kind, tokens: int, checkpointing: bool) -> float:
+    """Of the embedding's dropout, where its gradient is wanted."""
+    wanted = kind.full or checkpointing
+    return float(tokens * kind.shape.hidden) if kind.shape.embedding_dropout and wanted else 0.0
+
+
+def _balance(kind: Kind, tokens: int) -> Items:
+    """What the experts' balance keeps of all blocks at the end of a forward pass: the chances of
+    the router logits again, which autocast makes in float32 (`load_balancing_loss_func`)."""
+    factor = 2 if kind.stack.autocast and kind.stack.compute != "float32" else 1
+    found = bytes_of(router_logits(kind), tokens, 0)
+    return {name: kind.shape.layers * factor * each for name, each in found.items()}
+
+
 def _embedded(kind: Kind, tokens: int, checkpointing: bool) -> Items:
     """The embedding's output is a variable of the model's forward, whether or not the first block
     keeps it (it keeps a float32 copy instead, of what is narrower)."""
@@ -208,5 +228,7 @@ def _embedded(kind: Kind, tokens: int, checkpointing: bool) -> Items:
 
 
 def _positions(kind: Kind, batch: Batch) -> float:
-    """Ids, labels and mask of the batch (8 bytes each), and the rotary cos and sin."""
-    return 24 * batch.tokens + 2 * batch.length * kind.shape.head_dim * kind.stack.stream
+    """Ids, labels and mask of the batch (8 bytes each), the rotary cos and sin, and the mask of
+    every pair of tokens (a byte each), where attention is given one."""
+    pairs = batch.tokens * batch.length if kind.stack.masked else 0
+    return pairs + 24 * batch.tokens + 2 * batch.length * kind.shape.head_dim * kind.stack.stream

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from launcher.memory.types import Settings
+from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Dtype, Stage
 
 Base = Literal["dense", "nf4", "nf4-double", "int8", "gptq4"]
@@ -50,6 +51,8 @@ class Stack:
     optimizer: str = "adamw_torch_fused"
     """A value of transformers' `OptimizerNames`."""
     attention: Attention = "flash"
+    padded: bool = False
+    """Whether rows of a batch are padded: `sdpa` is then given a mask."""
     loss: Loss = "fused head"
     fused: frozenset[str] = frozenset()
     """Kernels that keep only their inputs: `rms_norm`, `rope`, `swiglu`, `lora`; and
@@ -72,6 +75,9 @@ class Stack:
     expert_layers: bool = False
     """Whether experts are linear layers of their own, one run after the other, which quantization
     packs (transformers before 5), and not one parameter a block."""
+    balances_experts: bool = False
+    """Whether the loss weighs how evenly experts are used, for which every block's router logits
+    stay until they have their gradient (TRL's `router_aux_loss_coef`)."""
     quantized_keeps: Dtype | None = None
     """In what precision quantized layers keep their input (bitsandbytes before 0.43)."""
     quantized_head: bool = False
@@ -81,6 +87,12 @@ class Stack:
     """Whether queries, keys and values are views of one projection, which the values keep whole."""
     keeps_cache: bool = False
     """Whether a model in training still fills its key-value cache (transformers' GPTBigCode)."""
+
+    @property
+    def masked(self) -> bool:
+        """Whether attention is torch's own with a mask of every pair of tokens. FlashAttention
+        leaves padded rows out, and eager attention has its scores of every pair, too."""
+        return self.padded and self.attention == "sdpa"
 
     @property
     def stream(self) -> int:
@@ -124,10 +136,19 @@ def stack_of(stage: Stage, settings: Settings) -> Stack:
         base=quantization or "dense",
         optimizer=str(stage.train.get("optim", "adamw_torch_fused")),
         attention=_attention(stage),
+        padded=_padded(stage, settings),
         loss=_loss(stage, cuda, liger),
         fused=LIGER if liger else frozenset(),
         expandable=grows(stage),
+        balances_experts=_balances(stage),
     )
+
+
+def _balances(stage: Stage) -> bool:
+    """TRL's trainers but the reward model's, unless the recipe sets the coefficient to zero; that
+    of a config which says none is not zero either."""
+    asked = stage.method in ("sft", "dpo", "kto", "grpo", "rloo")
+    return asked and stage.train.get("router_aux_loss_coef") != 0
 
 
 def _loss(stage: Stage, cuda: bool, liger: bool) -> Loss:
@@ -142,6 +163,17 @@ def grows(stage: Stage) -> bool:
 
 
 def _attention(stage: Stage) -> Attention:
+    """What the recipe names; else transformers' choice, torch's scaled_dot_product_attention."""
     given = stage.train.get("model_init_kwargs")
     name = str(given.get("attn_implementation", "")) if isinstance(given, Mapping) else ""
-    return "eager" if name == "eager" else "flash"
+    if name == "eager":
+        return "eager"
+    return "flash" if "flash" in name else "sdpa"
+
+
+def _padded(stage: Stage, settings: Settings) -> bool:
+    """Rows of a batch differ in length; those of online methods, whose prompts are as wide as the
+    widest of a rollout, even where a batch is one. Packed rows have a mask of where each ends."""
+    method = METHODS[stage.method]
+    rows = settings.micro_batch * method.sequences_per_row
+    return rows > 1 or method.online or bool(stage.train.get("packing"))

@@ -105,6 +105,7 @@ def profile(
         copies, forward = _cache(kind), Moments(made)
         del x
         kept, made = _known(tape.live), []
+    kept = _sum(kept, router_logits(kind))
     tape.end_autocast()
     base = dict(tape.live)
     gradient = tape.new(root.elements, root.width)
@@ -132,6 +133,16 @@ def reading(kind: Kind) -> tuple[Live, Moments]:
     y = Block(tape, kind).forward(x, kind.stack.stream)
     del x, y
     return _sum(_known(tape.live), _cache(kind)), Moments(tape.moments)
+
+
+def router_logits(kind: Kind) -> Live:
+    """Of one block, where the loss reads them; backwards their gradient is as large, and is there
+    before the block is walked."""
+    shape, stack = kind.shape, kind.stack
+    if not (shape.experts and stack.balances_experts):
+        return {}
+    size = width(stack.compute if stack.autocast else stack.weights)
+    return {"activations": per_token(shape.experts * size)}
 
 
 def _cache(kind: Kind) -> Live:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher.models.families import family_of
+from launcher.models.families import Family, family_of
+from launcher.models.read import PYTHON_ACTIVATIONS
 from launcher.models.types import ModelShape
 
 
@@ -52,4 +53,21 @@ def config_of(shape: ModelShape) -> dict[str, Any]:
     ):
         if isinstance(flag, str):
             config[flag] = value
-    return {"model_type": shape.family, **config}
+    return {"model_type": shape.family, **config, **_parts(shape, family)}
+
+
+def _parts(shape: ModelShape, family: Family) -> dict[str, Any]:
+    """Keys of what has no size of its own, where it is not the family's way."""
+    key, usual = family.activation
+    found: dict[str, Any] = {}
+    if (shape.activation == "gelu_new") != (usual in PYTHON_ACTIVATIONS):
+        found[key] = "gelu_new" if shape.activation == "gelu_new" else "gelu"
+    for part, drops in (
+        (family.dropout, shape.dropout),
+        (family.embedding_dropout, shape.embedding_dropout),
+    ):
+        if part is not None and bool(part[1]) != drops:
+            found[part[0]] = 0.1 if drops else 0.0
+    if family.rotary is not None and shape.rotary_part != family.rotary[1]:
+        found[family.rotary[0][0]] = shape.rotary_part
+    return found

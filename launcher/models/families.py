@@ -19,7 +19,8 @@ Given = bool | str
 class Family:
     """Most are Llama's block with some difference; the defaults are Llama's."""
 
-    norm: Literal["rms", "layer"] = "rms"
+    norm: Literal["rms", "layer", "python layer"] = "rms"
+    post_norms: bool = False
     norm_bias: bool = False
     layer_norms: int = 2
     joined_norm: str | None = None
@@ -54,6 +55,15 @@ class Family:
     """The key of their number."""
     shared_width: str | None = None
     """The key of the shared expert's width."""
+    activation: tuple[str, str] = ("hidden_act", "silu")
+    """The key of the MLP's function, and which it is where the file does not say."""
+    dropout: tuple[str, float] | None = None
+    """The key of the share of what attention and MLP give that training drops, and that share where
+    the file does not say; None: nothing is dropped."""
+    embedding_dropout: tuple[str, float] | None = None
+    rotary: tuple[tuple[str, ...], float] | None = None
+    """Keys of the part of each head that positions turn, and that part where the file does not say;
+    None: all of it."""
     flags: Mapping[str, bool] = field(default_factory=dict)
     """Default of each flag that is true where the file does not say."""
 
@@ -70,6 +80,9 @@ _GPT2 = Family(
     learned_positions=True,
     tied=True,
     grouped=False,
+    activation=("activation_function", "gelu_new"),
+    dropout=("resid_pdrop", 0.1),
+    embedding_dropout=("embd_pdrop", 0.1),
     names={
         "hidden_size": "n_embd",
         "num_hidden_layers": "n_layer",
@@ -116,8 +129,14 @@ FAMILIES: dict[str, Family] = {
         mlp_bias=True,
         head_bias=True,
         parallel=True,
+        activation=("hidden_act", "gelu_new"),
+        dropout=("resid_pdrop", 0.0),
+        embedding_dropout=("embd_pdrop", 0.0),
+        rotary=(("partial_rotary_factor",), 0.5),
     ),
-    "phi3": Family(window="all"),
+    "phi3": Family(
+        window="all", dropout=("resid_pdrop", 0.0), rotary=(("partial_rotary_factor",), 1.0)
+    ),
     "smollm3": replace(_BIASED, mlp_bias="mlp_bias", tied=True, kv_heads=4, window="some"),
     "gpt_neox": replace(
         _BIASED,
@@ -127,10 +146,18 @@ FAMILIES: dict[str, Family] = {
         mlp_bias=True,
         parallel="use_parallel_residual",
         grouped=False,
+        activation=("hidden_act", "gelu"),
+        dropout=("hidden_dropout", 0.0),
+        embedding_dropout=("hidden_dropout", 0.0),
+        rotary=(("partial_rotary_factor", "rotary_pct"), 0.25),
         flags={"attention_bias": True, "use_parallel_residual": True},
     ),
     "gpt2": _GPT2,
-    "gpt_bigcode": replace(_GPT2, flags={"multi_query": True}),
+    "gpt_bigcode": replace(
+        _GPT2,
+        activation=("activation_function", "gelu_pytorch_tanh"),
+        flags={"multi_query": True},
+    ),
     "starcoder2": Family(
         norm="layer",
         norm_bias=True,
@@ -141,13 +168,16 @@ FAMILIES: dict[str, Family] = {
         tied=True,
         kv_heads=2,
         window="all",
+        activation=("hidden_act", "gelu_pytorch_tanh"),
+        dropout=("residual_dropout", 0.0),
+        embedding_dropout=("embedding_dropout", 0.0),
         flags={"use_bias": True},
     ),
-    "olmo2": replace(_BIASED, qk_norm=True, wide_qk_norm=True),
+    "olmo2": replace(_BIASED, qk_norm=True, wide_qk_norm=True, post_norms=True),
     "granite": replace(_BIASED, mlp_bias="mlp_bias"),
     "cohere": replace(
         _BIASED,
-        norm="layer",
+        norm="python layer",
         layer_norms=1,
         qk_norm="use_qk_norm",
         wide_qk_norm=True,
@@ -155,7 +185,7 @@ FAMILIES: dict[str, Family] = {
         tied=True,
     ),
     "cohere2": replace(
-        _BIASED, norm="layer", layer_norms=1, parallel=True, tied=True, window="some"
+        _BIASED, norm="python layer", layer_norms=1, parallel=True, tied=True, window="some"
     ),
     "stablelm": Family(
         norm="layer",
@@ -166,6 +196,8 @@ FAMILIES: dict[str, Family] = {
         wide_qk_norm=True,
         parallel="use_parallel_residual",
         joined_norm="use_parallel_residual",
+        dropout=("hidden_dropout", 0.0),
+        rotary=(("partial_rotary_factor",), 0.25),
     ),
 }
 

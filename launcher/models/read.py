@@ -9,6 +9,8 @@ from launcher.errors import UsageError
 from launcher.models.families import WAY_OUT, Family, Given, family_of
 from launcher.models.types import ModelShape, Source
 
+PYTHON_ACTIVATIONS = frozenset({"gelu_new", "gelu_fast", "gelu_accurate", "gelu_python"})
+"""transformers' functions that are no kernel; each keeps about what `gelu_new` does."""
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 
 
@@ -71,6 +73,11 @@ class _Reading:
             learned_positions=positions if family.learned_positions else 0,
             family=str(config["model_type"]),
             norm=family.norm,
+            post_norms=family.post_norms,
+            activation="gelu_new" if self._is_python() else "kernel",
+            dropout=self._drops(family.dropout),
+            embedding_dropout=self._drops(family.embedding_dropout),
+            rotary_part=self._rotary_part(),
             gated_mlp=family.gated_mlp,
             experts=self.size(family.experts) if mixture else 0,
             experts_per_token=self.size("num_experts_per_tok") if mixture else 0,
@@ -128,6 +135,29 @@ class _Reading:
         if self.config.get("sliding_window", self.family.window_tokens) is None:
             return None
         return self.size("sliding_window", self.family.window_tokens)
+
+    def _is_python(self) -> bool:
+        """Whether the MLP's function is made of several operations."""
+        key, otherwise = self.family.activation
+        return (self.config.get(key) or otherwise) in PYTHON_ACTIVATIONS
+
+    def _drops(self, part: tuple[str, float] | None) -> bool:
+        if part is None:
+            return False
+        key, otherwise = part
+        value = self.config.get(key, otherwise)
+        return bool(value)
+
+    def _rotary_part(self) -> float:
+        if self.family.rotary is None:
+            return 1.0
+        keys, otherwise = self.family.rotary
+        rope = self.config.get("rope_parameters") or {}
+        for key in keys:
+            value = self.config.get(key, rope.get(key))
+            if isinstance(value, int | float) and 0 < value <= 1:
+                return float(value)
+        return otherwise
 
     def _dense_layers(self) -> int:
         """How many blocks, from the first, have a dense MLP. Raises UsageError for others."""

@@ -43,7 +43,17 @@ class ModelShape:
     """Rows of a table of position embeddings."""
     family: str = ""
     """`model_type` of its config.json; empty where only sizes are known."""
-    norm: Literal["rms", "layer"] = "rms"
+    norm: Literal["rms", "layer", "python layer"] = "rms"
+    """`layer`: torch's own LayerNorm; `python layer`: one that is written in Python (Cohere)."""
+    post_norms: bool = False
+    """Norms of what attention and MLP give, in place of what they get."""
+    activation: Literal["kernel", "gelu_new"] = "kernel"
+    """The MLP's function: one kernel (SiLU, GELU), or transformers' `gelu_new`, which is Python."""
+    dropout: bool = False
+    """Of what attention and MLP give, in training."""
+    embedding_dropout: bool = False
+    rotary_part: float = 1.0
+    """Of each head that rotary positions turn."""
     gated_mlp: bool = True
     """False: two matrices (up, down) instead of three."""
     experts: int = 0

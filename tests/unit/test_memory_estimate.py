@@ -89,7 +89,7 @@ def test_offload_moves_states_from_the_gpu_to_the_host() -> None:
 
 
 def test_a_reward_model_has_no_logits_and_reads_two_sequences_a_row() -> None:
-    sft, reward = of(stage("sft")), of(stage("reward"))
+    sft, reward = of(stage("sft"), micro_batch=2), of(stage("reward"), micro_batch=2)
     assert items(reward, "loss")["logits"] < items(sft, "loss")["logits"] / 10
     twice = 2 * items(sft, "loss")["activations"]
     assert items(reward, "loss")["activations"] == pytest.approx(twice, rel=0.001)
@@ -157,6 +157,49 @@ def test_evaluation_without_a_reference_still_reads_its_candidates() -> None:
     given = stage("evaluate")
     given = replace(given, models={"reward_model": given.models["reward_model"]})
     assert items(of(given), "score")["weights"] == 2 * P
+
+
+def test_whole_weights_are_gathered_on_the_host_of_rank_0_module_by_module() -> None:
+    found = of(stage(), processes=8, processes_per_node=8, zero_stage=3)
+    step, save = items(found, "step"), items(found, "save")
+    assert save["gathered weights"] == 2 * SEVEN.embedding_parameters
+    assert "optimizer step" not in save and save["optimizer"] == step["optimizer"]
+    assert "gathered weights" not in items(of(stage(), processes=8, zero_stage=2), "save")
+
+
+def test_an_adapter_is_merged_into_a_base_that_is_loaded_again_on_the_host() -> None:
+    plain = of(stage(peft=Peft())).host_bytes
+    delta = 10 * SEVEN.hidden * SEVEN.intermediate
+    assert plain == 8 * GIB + 2 * P + delta
+    packed = of(stage(peft=Peft(quantization="nf4-double"))).host_bytes
+    assert packed - plain == pytest.approx(0.516 * 28 * 233_046_016, rel=0.01)
+    on_cpu = of(stage(peft=Peft()), device="cpu")
+    assert items(on_cpu, "save")["saved model"] == 2 * P + delta
+
+
+def test_a_model_that_trains_in_float32_passes_the_host_in_float32() -> None:
+    assert of(stage()).host_bytes == 8 * GIB + 4 * P
+
+
+def test_deepspeed_gives_an_optimizer_a_float32_vector_and_it_keeps_what_it_keeps_of_one() -> None:
+    def held(name: str, zero: int) -> tuple[float, float]:
+        found = items(of(stage(train={"optim": name}), processes=8, zero_stage=zero), "step")
+        return found["optimizer"] * 8 / P, found["optimizer step"] * 8 / P
+
+    assert held("adamw_torch_fused", 3) == pytest.approx((12, 4), rel=1e-6)
+    # The foreach kernel's copy is as large as the part that is stepped.
+    assert held("adamw_torch", 3) == pytest.approx((12, 8), rel=1e-6)
+    assert held("adamw_torch", 1) == pytest.approx((12, 8), rel=1e-6)
+    # A vector has no rows and columns: its whole second moment, and two tensors at the update.
+    assert held("adafactor", 3) == pytest.approx((8, 12), rel=1e-6)
+    assert held("ademamix", 3) == pytest.approx((16, 4), rel=1e-6)
+    assert held("sgd", 3) == pytest.approx((4, 4), rel=1e-6)
+    assert held("adamw_8bit", 2)[0] == pytest.approx(4 + 2 + 8 / 256, rel=1e-6)
+
+
+def test_an_optimizer_that_is_not_known_counts_as_the_most_that_is() -> None:
+    one = items(of(stage(train={"optim": "none_such"})), "step")["optimizer"]
+    assert one >= items(of(stage(train={"optim": "ademamix"})), "step")["optimizer"] == 12 * P
 
 
 def test_checkpointing_takes_less_in_the_loss_and_never_more_in_all() -> None:
@@ -238,6 +281,7 @@ def test_items_sum_to_the_total_and_the_largest_phase_is_the_peak() -> None:
         "loss",
         "backward",
         "step",
+        "save",
     }
     for phase in found.phases:
         assert phase.total == sum(phase.items.values())

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from launcher.memory.estimate import estimate
+from launcher.memory.lora import adapter_parameters
 from launcher.memory.process import CONTEXT
 from launcher.memory.stack import Stack
 from launcher.memory.states import SUB_GROUP
@@ -49,6 +50,58 @@ def test_modules_that_train_whole_beside_adapters_keep_the_bases_precision() -> 
 
     head = shapes("Qwen/Qwen2.5-7B").embedding_parameters
     assert trained("lm_head") - trained() == 2 * head
+
+
+def test_padded_rows_have_a_mask_of_every_pair_of_tokens_in_every_block() -> None:
+    def kept(attention: str | None, rows: int, **train: Any) -> float:
+        if attention is not None:
+            train["model_init_kwargs"] = {"attn_implementation": attention}
+        given = stage(train={"max_length": 4096, **train})
+        return items(of(given=given, micro_batch=rows), "loss")["activations"] / rows
+
+    shape, tokens = shapes("Qwen/Qwen2.5-7B"), 4096
+    flash = kept("flash_attention_2", 2)
+    # In each block two bytes a pair, and keys and values for every query head in bfloat16.
+    mask = shape.layers * 2 * tokens * tokens
+    repeated = shape.layers * 2 * 2 * (shape.heads - shape.kv_heads) * shape.head_dim * tokens
+    assert kept(None, 2) - flash == pytest.approx(mask + repeated + tokens * tokens, rel=0.05)
+    assert kept(None, 1) == pytest.approx(kept("flash_attention_2", 1))
+
+
+def test_a_mixture_of_experts_has_an_adapter_for_each_expert_folded_into_its_matrices() -> None:
+    name = "Qwen/Qwen3-30B-A3B"
+    given = stage(peft=Peft())
+    held = items(of(given=given, model=name, gradient_checkpointing=True), "loss")
+    shape = shapes(name)
+    experts = 3 * shape.experts * shape.hidden * shape.intermediate
+    # A block's whole matrices are there again while it is computed.
+    assert held["activations"] > 2 * experts
+    stored = items(of(given=given, model=name), "loss")
+    assert stored["activations"] > 2 * experts * shape.layers
+    attention = stage(peft=Peft(targets=("q_proj", "k_proj", "v_proj", "o_proj")))
+    assert items(of(given=attention, model=name), "loss")["activations"] < 2 * experts * 24
+
+
+def test_adapters_on_experts_are_as_many_as_peft_makes() -> None:
+    mixtral, qwen = shapes("mistralai/Mixtral-8x7B-v0.1"), shapes("Qwen/Qwen3-30B-A3B")
+    # Counted in models that PEFT 0.21 had wrapped, of one block.
+    assert adapter_parameters(Peft(), mixtral) == 32 * 11_239_552
+    each = 32 * 128 * (2048 + 1536) + 16 * 128 * (2048 + 768) + 16 * (2048 + 128)
+    assert adapter_parameters(Peft(), qwen) > 48 * each
+    named = Peft(targets=("w1", "w2", "w3"))
+    assert adapter_parameters(named, mixtral) == 32 * (11_239_552 - 425_984 - 65_664)
+
+
+def test_the_balance_of_experts_keeps_router_logits_of_every_block() -> None:
+    name, rows = "Qwen/Qwen3-30B-A3B", 8
+    given = stage(peft=Peft(targets=("q_proj",)), train={"max_length": 2048})
+    alone = stage(
+        peft=Peft(targets=("q_proj",)), train={"max_length": 2048, "router_aux_loss_coef": 0}
+    )
+    options: dict[str, Any] = {"model": name, "micro_batch": rows, "gradient_checkpointing": True}
+    more = items(of(given=given, **options), "backward")["activations"]
+    more -= items(of(given=alone, **options), "backward")["activations"]
+    assert more == pytest.approx(48 * rows * 2048 * 128 * 2, rel=0.06)
 
 
 def test_fsdp_with_its_parameters_on_the_host_keeps_none_on_the_device() -> None:

@@ -30,7 +30,8 @@ def estimated(row: dict[str, Any]) -> dict[str, int]:
     shapes = {role: read_shape(config, role) for role, config in row["configs"].items()}
     main = shapes[METHODS[stage.method].main_role]
     shapes |= {role: main for role in stage.models if role not in shapes}
-    stack = replace(stack_of(stage, settings), **_stack(row["stack"] or {}))
+    # Rows of a trace are equally long.
+    stack = replace(stack_of(stage, settings), padded=False, **_stack(row["stack"] or {}))
     found = estimate(stage, shapes, settings, stack)
     return {phase.name: phase.allocated - CUBLAS_WORKSPACE for phase in found.phases}
 

@@ -81,7 +81,10 @@ def resource_tables(row: Row) -> Case:
 def _case(row: Row, shape: ModelShape, given: Adapter, batch: int, keeps: Dtype) -> Case:
     """`keeps`: in what precision bitsandbytes, before 0.43, keeps quantized layers' inputs."""
     # Its models have a head of their own, whatever the original ties.
-    shape = replace(shape, tied_embeddings=False)
+    shape = replace(shape, tied_embeddings=False, activation="kernel", dropout=False)
+    if shape.family == "gpt_neox":
+        # Its adapters sit on parts of the joint projection, which `joint_qkv` says.
+        shape = replace(shape, family="", embedding_dropout=False)
     weights, autocast = notes.precision(row)
     sharded = notes.sharding(row).kind == "fsdp"
     stack = Stack(

@@ -46,6 +46,9 @@ def profiling(row: Row) -> Case:
         )
     elif placed.processes > 1 or given.base == "gptq4":
         placed = replace(placed, zero_stage=2, reduce_bucket=_REDUCE, allgather_bucket=_ALLGATHER)
+    if placed.zero_stage:
+        # Its DeepSpeed configurations name an optimizer, which is DeepSpeed's own fused one.
+        stack = replace(stack, optimizer="adamw_torch_fused")
     if given.full or given.base != "dense":
         # DeepSpeed runs without autocast; but LoRA's figures on four GPUs grow by float32 logits.
         stack = replace(stack, autocast=autocast and not placed.zero_stage)
