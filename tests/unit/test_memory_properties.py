@@ -161,4 +161,8 @@ def test_no_state_grows_with_the_zero_stage_or_with_more_gpus(
     assert all(more[item] <= now[item] for item in now), (now, more)
     if found.zero_stage < 3:
         higher = states(of(stage, shape, replace(found, zero_stage=found.zero_stage + 1)))
-        assert all(higher[item] <= now[item] for item in now), (now, higher)
+        if found.zero_stage == 0:
+            # DeepSpeed lays a gradient into a buffer of its own while the first is there.
+            del now["gradients"]
+        rises = {item: (now[item], higher[item]) for item in now if higher[item] > now[item]}
+        assert not rises
