@@ -10,7 +10,7 @@ import pytest
 from launcher.cluster.types import Cluster, Gpu, NodeGroup, Partition
 from launcher.memory.types import Settings
 from launcher.models.types import ModelShape
-from launcher.plan.duration import duration
+from launcher.plan.duration import Saves, duration
 from launcher.plan.speed import speed_of
 from launcher.plan.step_time import step_time
 from launcher.plan.work import padded, work_of
@@ -244,17 +244,27 @@ def test_an_adapters_checkpoint_is_small_and_a_full_one_holds_the_optimizer() ->
     assert sizes[1] == pytest.approx(14 * 7.6e9, rel=0.01)
 
 
-def test_checkpoints_come_more_often_where_jobs_are_preempted() -> None:
-    def every(preemptible: bool, **train: Any) -> int | None:
-        given = stage(train=train, data=Data("d", rows=500_000, mean_tokens=400))
-        work = work_of(given, {"model": shapes("Qwen/Qwen2.5-7B")}, 64)
-        settings = Settings(processes=8, processes_per_node=8, zero_stage=3, micro_batch=8)
-        cluster = nodes_of("a100_40gb")
-        speed = speed_of(cluster, cluster.partitions[0].groups[0], 8, "bfloat16")
-        return duration(work, settings, speed, preemptible=preemptible).saves.steps
+def saves(preemptible: bool = True, **train: Any) -> Saves:
+    given = stage(train=train, data=Data("d", rows=500_000, mean_tokens=400))
+    work = work_of(given, {"model": shapes("Qwen/Qwen2.5-7B")}, 64)
+    settings = Settings(processes=8, processes_per_node=8, zero_stage=3, micro_batch=8)
+    cluster = nodes_of("a100_40gb")
+    speed = speed_of(cluster, cluster.partitions[0].groups[0], 8, "bfloat16")
+    return duration(work, settings, speed, preemptible=preemptible).saves
 
-    often, seldom = every(True), every(False)
+
+def test_checkpoints_come_more_often_where_jobs_are_preempted() -> None:
+    often, seldom = saves(True).steps, saves(False).steps
     assert often is not None and seldom is not None
     assert often < seldom
-    assert every(True, save_steps=123) == 123
-    assert every(True, save_strategy="epoch") is None
+    assert saves(save_steps=123).steps == 123
+    assert saves(save_strategy="epoch").steps is None
+
+
+def test_two_checkpoints_are_kept_at_least_and_one_more_is_being_written() -> None:
+    assert [saves(save_total_limit=limit).kept for limit in (1, 2, 4)] == [3, 3, 5]
+    assert saves().kept == saves(save_strategy="epoch").kept == 3
+    assert saves(save_steps=100, load_best_model_at_end=True).kept == 4
+    # All of them, and never more than there will be.
+    assert saves(save_steps=1000, save_total_limit=None).kept == 24
+    assert saves(save_steps=12_000).kept == 2
