@@ -47,7 +47,8 @@ def run(*wanted: dict[str, Any]) -> list[list[int]]:
         env=env,
         capture_output=True,
         text=True,
-        timeout=500,
+        # Long, since the first ZeRO run on a machine compiles DeepSpeed's operator for CPUs.
+        timeout=1100,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found: list[list[int]] = json.loads(done.stdout.splitlines()[-1])

@@ -26,6 +26,7 @@ from tests.train.tiny_models import BASE
 
 KILLED = -signal.SIGKILL
 STOPPED = 85
+pytestmark = pytest.mark.timeout(1200)  # the first ZeRO run compiles an operator of DeepSpeed's
 # Dropout, so that the random state of every rank shows in the weights.
 DROPS = ("peft.r=4", "peft.dropout=0.3")
 TWO = ("resources.gpus=2", "resources.micro_batch=2", "global_batch=8")
