@@ -155,7 +155,7 @@ def test_a_training_without_a_whole_checkpoint_begins_anew(whole: Trained, parts
 
 
 def test_checkpoints_that_others_could_write_are_not_loaded(parts: Trained) -> None:
-    parts.run.root.chmod(0o777)
+    parts.paths.checkpoints.chmod(0o777)
     with pytest.raises(LauncherError, match="can be written by other users"):
         train(parts)
     assert steps(parts) == [2, 4]
