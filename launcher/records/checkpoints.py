@@ -20,11 +20,11 @@ import msgspec
 
 from launcher.records import files
 from launcher.records.complete import digest
+from launcher.records.ownership import distrust
 
 COMMIT = "COMMIT.json"
 SCHEMA_VERSION = 1
 _NUMBERED = re.compile(r"checkpoint-(\d+)")
-_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def verify(checkpoint: Checkpoint) -> str | None:
 def out_of_place(path: Path, commit: Commit) -> str | None:
     """What is wrong with the files of a checkpoint without reading them, or None.
 
-    A file that the commit does not name is wrong too, and one of another user: what is loaded from
-    here can run code.
+    A file that the commit does not name is wrong too, and one that others could have written: what
+    is loaded from here can run code.
     """
     wanted = {file.path: file for file in commit.files}
     there = contents(path)
@@ -164,11 +164,10 @@ def out_of_place(path: Path, commit: Commit) -> str | None:
         found = (path / name).lstat()
         if not stat.S_ISREG(found.st_mode):
             return f"{name} is no file"
-        if found.st_uid != os.geteuid():
-            return f"{name} belongs to another user"
         if found.st_size != file.size:
             return f"{name} has {found.st_size} bytes, {COMMIT} says {file.size}"
-    return foreign(path)
+    own = (path, *(path / name for name in sorted(there)))
+    return next((why for why in map(distrust, own) if why is not None), None)
 
 
 def contents(path: Path) -> set[str]:
@@ -185,21 +184,6 @@ def damaged(path: Path, written: Iterable[File]) -> str | None:
     for file in written:
         if digest(path / file.path) != file.sha256:
             return f"{file.path} is not what was written"
-    return None
-
-
-def foreign(path: Path) -> str | None:
-    """Why what lies in the folder `path` cannot be trusted, or None: others could write there."""
-    try:
-        found = path.lstat()
-    except OSError as error:
-        return str(error)
-    if not stat.S_ISDIR(found.st_mode):
-        return f"{path} is no folder"
-    if found.st_uid != os.geteuid():
-        return f"{path} belongs to another user"
-    if found.st_mode & _WRITABLE_BY_OTHERS:
-        return f"{path} can be written by other users"
     return None
 
 

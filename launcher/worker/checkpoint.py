@@ -14,7 +14,7 @@ from typing import Any
 
 from launcher.errors import LauncherError
 from launcher.plan.duration import KEPT, kept
-from launcher.records import checkpoints, commits
+from launcher.records import checkpoints, commits, ownership
 from launcher.records.checkpoints import Commit, File
 from launcher.worker import hashing
 from launcher.worker.context import Context, versions
@@ -120,14 +120,15 @@ def resume(context: Context) -> str | None:
     are none for the plan in force.
     """
     folder = context.paths.checkpoints
-    if context.is_main:
-        commits.tidy(folder)
-    foreign = told(_foreign(context))
+    foreign = told(ownership.planted(context.run) if context.is_main else None)
     if foreign is not None:
         raise LauncherError(
             f"checkpoints are not loaded from there: {foreign}",
-            hint="make a new run with `launcher submit --new`",
+            hint=ownership.way_out(context.run.root),
         )
+    if context.is_main:
+        commits.tidy(folder)
+    wait_for_all()
     while True:
         newest = told(next((str(path) for path in reversed(checkpoints.numbered(folder))), None))
         if newest is None:
@@ -153,14 +154,6 @@ def _refuse_unfit(context: Context, path: Path) -> None:
             why,
             hint=f"plan the stage as it was, or move {path.parent} away to train it from its start",
         )
-
-
-def _foreign(context: Context) -> str | None:
-    """Why what lies in the stage's checkpoints may not be loaded, or None."""
-    within = (context.run.root, context.run.stages, context.paths.root, context.paths.checkpoints)
-    if not context.paths.checkpoints.exists():
-        return None
-    return next((why for why in map(checkpoints.foreign, within) if why is not None), None)
 
 
 def _sharding(accelerator: Any) -> tuple[int, str]:

@@ -16,7 +16,7 @@ from launcher.errors import LauncherError
 from launcher.records import checkpoints
 from launcher.records.paths import RunPaths
 from launcher.run import folder
-from launcher.worker import methods, models
+from launcher.worker import checkpoint, methods, models
 from launcher.worker.context import Context
 from launcher.worker.stop import Stop
 from tests.train.attempts import Fault, attempts, run
@@ -155,9 +155,12 @@ def test_a_training_without_a_whole_checkpoint_begins_anew(whole: Trained, parts
 
 
 def test_checkpoints_that_others_could_write_are_not_loaded(parts: Trained) -> None:
+    plan = folder.load_plan(parts.run)
+    context = Context(parts.run, plan, plan.stage("sft"), "token", "1", 0, 1, 0, 0.0)
+    assert checkpoint.resume(context) == str(parts.paths.checkpoints / "checkpoint-4")
     parts.paths.checkpoints.chmod(0o777)
-    with pytest.raises(LauncherError, match="can be written by other users"):
-        train(parts)
+    with pytest.raises(LauncherError, match="can be written by others"):
+        checkpoint.resume(context)
     assert steps(parts) == [2, 4]
 
 

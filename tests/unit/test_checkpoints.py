@@ -89,7 +89,7 @@ def open_to_others(path: Path) -> None:
         (STATES, Path.unlink, f"{STATES} is missing"),
         (STATES, link, f"{STATES} is no file"),
         ("model.safetensors", plant, "pytorch_model.bin is not in its COMMIT.json"),
-        ("model.safetensors", open_to_others, "can be written by other users"),
+        ("model.safetensors", open_to_others, "can be written by others"),
         ("COMMIT.json", Path.unlink, "has no COMMIT.json"),
         ("COMMIT.json", empty, "cannot be read"),
         ("COMMIT.json", cut, "cannot be read"),
