@@ -135,6 +135,33 @@ def test_down_leaves_a_process_alone_that_has_a_daemons_pid(tmp_path: Path) -> N
     assert _namespace(daemon["pid"]) == ""
 
 
+def test_a_daemon_that_was_killed_is_started_again_and_knows_its_jobs(tmp_path: Path) -> None:
+    def daemon(*words: str) -> str:
+        command = (DEV / "daemon", "--state", tmp_path, *words)
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        cluster = start(tmp_path, "--set", "MinJobAge=2")
+        job = cluster.sbatch("sleep 100", "--job-name=kept")
+        # What slurmctld has not saved yet it does not know afterwards.
+        saved = tmp_path / "state" / "job_state"
+        wait_until(lambda: saved.exists() and b"kept" in saved.read_bytes(), "it to be saved")
+        cluster.wait_for(job, "RUNNING")
+        killed = daemon("kill", "slurmctld")
+        assert _namespace(int(killed)) == ""
+        assert daemon("start", "slurmctld") != killed
+        wait_until(lambda: _answers(cluster), "slurmctld to answer")
+        cluster.run("scancel", job)
+        # MinJobAge: an ended job is forgotten.
+        wait_until(lambda: job not in "".join(cluster.squeue()), "the job to be forgotten")
+    finally:
+        stop(tmp_path)
+
+
+def _answers(cluster: DevCluster) -> bool:
+    return subprocess.run(["squeue"], env=cluster.env, capture_output=True).returncode == 0
+
+
 def test_up_names_the_packages_that_are_missing(tmp_path: Path) -> None:
     hide = f"mount -t tmpfs none /usr/sbin && {shlex.quote(str(DEV / 'up'))} --state ."
     done = subprocess.run(

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from devslurm.cluster import down, up
+from devslurm.cluster import down, signal_daemon, start_daemon, up
 from devslurm.errors import DevSlurmError
-from devslurm.layout import KINDS, PARTITIONS
+from devslurm.layout import KINDS, NODES, PARTITIONS
 
 _CHECKOUT = Path(__file__).resolve().parents[3]
+_SIGNALS = {
+    "kill": signal.SIGKILL,
+    "end": signal.SIGTERM,
+    "halt": signal.SIGSTOP,
+    "go-on": signal.SIGCONT,
+}
 
 
 def _parser(description: str) -> argparse.ArgumentParser:
@@ -49,6 +56,13 @@ def main_up(argv: Sequence[str] | None = None) -> int:
         metavar="SECONDS",
         help="between a preempted job's signal and its end (default: %(default)s)",
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a line of slurm.conf in place of the one it would have; may be given often",
+    )
     args = parser.parse_args(argv)
     try:
         conf = up(
@@ -56,6 +70,7 @@ def main_up(argv: Sequence[str] | None = None) -> int:
             accounting=args.accounting,
             port=args.port,
             grace=args.grace,
+            settings=dict(line.split("=", 1) for line in args.set if "=" in line),
             say=_say,
         )
     except (DevSlurmError, TimeoutError) as error:
@@ -72,6 +87,23 @@ def main_down(argv: Sequence[str] | None = None) -> int:
     try:
         down(args.state.absolute(), say=_say)
     except (DevSlurmError, TimeoutError) as error:
+        _say(str(error))
+        return 1
+    return 0
+
+
+def main_daemon(argv: Sequence[str] | None = None) -> int:
+    parser = _parser("End, halt or start a daemon of the Slurm that slurm/dev/up started.")
+    parser.add_argument("action", choices=("kill", "end", "halt", "go-on", "start"))
+    parser.add_argument("name", help=f"slurmctld, slurmdbd, mariadbd, munged, {', '.join(NODES)}")
+    args = parser.parse_args(argv)
+    folder = args.state.absolute()
+    try:
+        if args.action == "start":
+            print(start_daemon(folder, args.name))
+        else:
+            print(signal_daemon(folder, args.name, _SIGNALS[args.action]))
+    except DevSlurmError as error:
         _say(str(error))
         return 1
     return 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from devslurm import clients, ports, processes, requirements, state
+from devslurm import clients, daemons, ports, processes, requirements, state
 from devslurm.errors import DevSlurmError
 from devslurm.layout import NODES
 from devslurm.start import Start
@@ -25,11 +26,23 @@ _ENDING = (
     (("munged",), 5.0),
 )
 
+# How long a daemon may take to be gone after a signal that ends it.
+_GOING_S = 20.0
 
-def up(folder: Path, *, accounting: bool, port: int | None, grace: int, say: Say) -> Path:
+
+def up(
+    folder: Path,
+    *,
+    accounting: bool,
+    port: int | None,
+    grace: int,
+    settings: Mapping[str, str],
+    say: Say,
+) -> Path:
     """Have a cluster run in `folder`; returns the slurm.conf that its clients need.
 
-    Raises DevSlurmError when it cannot; what was started by then has been ended.
+    `settings`: of slurm.conf, in place of what it would have. Raises DevSlurmError when it cannot;
+    what was started by then has been ended.
     """
     requirements.check(accounting)
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +68,7 @@ def up(folder: Path, *, accounting: bool, port: int | None, grace: int, say: Say
         # Before the first process, so that `down` can end a start that was cut short.
         state.write(folder, running)
         try:
-            Start(running, grace).run()
+            Start(running, grace, settings).run()
         except BaseException:
             _end(folder, running)
             raise
@@ -73,6 +86,38 @@ def down(folder: Path, *, say: Say) -> None:
                 say(f"ended the cluster in {folder}")
                 return
     say(f"no cluster in {folder}")
+
+
+def signal_daemon(folder: Path, name: str, number: signal.Signals) -> int:
+    """Send a signal to a daemon of the cluster of `folder`; returns its pid.
+
+    After SIGKILL and SIGTERM it is gone when this returns. Raises DevSlurmError where it does not
+    run.
+    """
+    daemon = processes.recorded(folder / "processes").get(name)
+    if daemon is None:
+        raise DevSlurmError(f"no {name} runs in {folder}")
+    daemon.send(number)
+    deadline = time.monotonic() + _GOING_S
+    while number in (signal.SIGKILL, signal.SIGTERM) and daemon.alive:
+        if time.monotonic() > deadline:
+            raise DevSlurmError(f"{name} still runs {_GOING_S:.0f} s after {number.name}")
+        time.sleep(0.01)
+    return daemon.pid
+
+
+def start_daemon(folder: Path, name: str) -> int:
+    """Start a daemon of the cluster of `folder` that has ended; returns its pid.
+
+    Raises DevSlurmError where it runs, or there is no cluster.
+    """
+    with state.locked(folder):
+        running = state.read(folder)
+        if running is None or name not in running.daemons:
+            raise DevSlurmError(f"the cluster in {folder} has no {name}")
+        if name in processes.recorded(folder / "processes"):
+            raise DevSlurmError(f"{name} runs in {folder} already")
+        return daemons.start(running, name).pid
 
 
 def _answers(folder: Path, running: Running) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from devslurm.layout import (
     CLUSTER_NAME,
     CPUS,
@@ -28,8 +31,10 @@ def slurm_conf(
     accounting: bool,
     grace: int,
     inside: bool,
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """slurm.conf for Slurm `version` (22, 5). `inside`: as the daemons and the jobs see it."""
+    """slurm.conf for Slurm `version` (22, 5). `inside`: as the daemons and the jobs see it;
+    `settings`: keys that are to have other values, or are not in it."""
     base = layout.base
     lines = [
         f"ClusterName={CLUSTER_NAME}",
@@ -85,6 +90,8 @@ def slurm_conf(
             f"AccountingStorageTRES={tres}",
             "AccountingStorageEnforce=associations,limits,qos",
         ]
+    lines = [line for line in lines if line.partition("=")[0] not in settings]
+    lines += [f"{key}={value}" for key, value in settings.items()]
     for kind in KINDS:
         lines += [
             f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={ports.node(name)} "

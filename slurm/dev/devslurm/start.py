@@ -9,10 +9,10 @@ import socket
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from devslurm import clients, config, processes, requirements
+from devslurm import clients, config, daemons, requirements
 from devslurm.errors import DevSlurmError
 from devslurm.layout import ACCOUNT, GPUS, NODES, Ports
 from devslurm.state import Running
@@ -21,35 +21,14 @@ _PATIENCE_SECONDS = 60.0
 # The stand-in of a GPU; a node of the NVIDIA driver's number might reach a real one.
 _NULL_DEVICE = os.makedev(1, 3)
 
-# Enters the namespaces that `unshare` made, then becomes the daemon, so that the pid stays.
-# The limit: daemons close every descriptor that they might have, a thousand million in some
-# containers.
-_ENTER = """
-hosts=$1 conf=$2 name=$3; shift 3
-[ -z "$name" ] || hostname "$name" || exit 1
-mount --bind "$hosts" /etc/hosts || exit 1
-mount --bind "$conf.daemons" "$conf" || exit 1
-ulimit -n 65536 2>/dev/null
-exec "$@"
-"""
-
-# A scratch database: small and quick before safe, and no need of the kernel's AIO.
-_SCRATCH_DATABASE = (
-    "--innodb-log-file-size=4M",
-    "--innodb-buffer-pool-size=16M",
-    "--innodb-flush-log-at-trx-commit=0",
-    "--innodb-flush-method=nosync",
-    "--innodb-use-native-aio=0",
-    "--skip-innodb-doublewrite",
-)
-
 
 class Start:
     """The files, then the daemons in their order, each waited for. Raises DevSlurmError."""
 
-    def __init__(self, running: Running, grace: int) -> None:
+    def __init__(self, running: Running, grace: int, settings: Mapping[str, str]) -> None:
         self._running = running
         self._grace = grace
+        self._settings = settings
         self._layout = running.layout
         self._ports = Ports(running.first_port)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -60,23 +39,13 @@ class Start:
         self._make_folders()
         self._make_devices()
         self._write_configuration()
-        self._daemon(
-            "munged",
-            "munged",
-            "--foreground",
-            "--force",
-            f"--socket={layout.munge_socket}",
-            f"--key-file={layout.munge_key}",
-            f"--pid-file={layout.pid_file('munged')}",
-            f"--seed-file={layout.base / 'run' / 'munge.seed'}",
-            f"--log-file={layout.log('munged')}",
-        )
+        self._daemon("munged")
         self._wait(lambda: _listens(layout.munge_socket), "munged's socket")
         if self._running.accounting:
             self._start_database()
-        self._daemon("slurmctld", "slurmctld", "-D", "-f", str(layout.slurm_conf))
+        self._daemon("slurmctld")
         for name in NODES:
-            self._daemon(name, "slurmd", "-D", "-N", name, "-f", str(layout.slurm_conf), host=name)
+            self._daemon(name)
         self._wait(lambda: clients.nodes_up(layout), "every node to be idle")
         if self._running.accounting:
             # slurmdbd takes it once the controller has registered the cluster.
@@ -84,28 +53,15 @@ class Start:
 
     def _start_database(self) -> None:
         layout = self._layout
-        server = (
-            "--no-defaults",
-            "--user=root",
-            f"--datadir={layout.database}",
-            *_SCRATCH_DATABASE,
-        )
         if not layout.database.is_dir():
-            self._make_database(server)
-        self._daemon(
-            "mariadbd",
-            "mariadbd",
-            *server,
-            "--skip-networking",
-            f"--socket={layout.mysql_socket}",
-            f"--pid-file={layout.pid_file('mariadbd')}",
-            f"--init-file={layout.database_init}",
-        )
+            self._make_database()
+        self._daemon("mariadbd")
         self._wait(lambda: _listens(layout.mysql_socket), "MariaDB")
-        self._daemon("slurmdbd", "slurmdbd", "-D")
+        self._daemon("slurmdbd")
         self._wait(lambda: _listens(("127.0.0.1", self._ports.database)), "slurmdbd")
 
-    def _make_database(self, server: Sequence[str]) -> None:
+    def _make_database(self) -> None:
+        server = daemons.database(self._layout)
         made = subprocess.run(
             # Forced: it would refuse a machine whose host name does not resolve.
             ["mariadb-install-db", *server, "--skip-test-db", "--skip-name-resolve", "--force"],
@@ -152,6 +108,7 @@ class Start:
                 version=version,
                 accounting=running.accounting,
                 grace=self._grace,
+                settings=self._settings,
                 inside=inside,
             )
             path.write_text(text)
@@ -162,22 +119,8 @@ class Start:
         layout.database_init.write_text(config.database_init())
         _write_secret(layout.munge_key, secrets.token_bytes(128))
 
-    def _daemon(self, name: str, *command: str, host: str = "") -> None:
-        layout = self._layout
-        hosts = layout.hosts(self._running.mark)
-        enter = ("unshare", "--uts", "--mount", "sh", "-c", _ENTER, "sh")
-        with layout.log(f"{name}.out").open("ab") as output:
-            child = subprocess.Popen(
-                [*enter, str(hosts), str(layout.slurm_conf), host, *command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=layout.base,
-                env=clients.environment(layout),
-                start_new_session=True,
-            )
-        processes.record(layout.base / "processes", name, child.pid)
-        self._children[name] = child
+    def _daemon(self, name: str) -> None:
+        self._children[name] = daemons.start(self._running, name)
 
     def _wait(self, ready: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + _PATIENCE_SECONDS
