@@ -60,13 +60,14 @@ class Case:
         """Let the trainers (or `module`) meet a fault; see `tests.faults.hook`."""
         self.rules.append({"module": processes.TRAINER, "mark": str(self.mark), **rule})
 
-    def recipe(self, change: Mapping[str, Any] | None = None) -> Path:
-        """The case's recipe on disk; `change`: `{"train": {...}, "env": {...}}` of the target."""
+    def recipe(self, change: Mapping[str, Any] | None = None, at: str = "") -> Path:
+        """The case's recipe on disk; `change`: `{"train": {...}, "env": {...}}` of the stage `at`,
+        the target if not said."""
         rewards = self.folder / "rewards.py"
         if not rewards.exists():
             rewards.write_text((TINY / "rewards.py").read_text())
         document = self.scene.recipe(self.name, rewards)
-        target = document["stages"][self.scene.target]
+        target = document["stages"][at or self.scene.target]
         for key, value in (change or {}).items():
             target[key] = {**target.get(key, {}), **value} if isinstance(value, dict) else value
         if self.rules:
@@ -82,9 +83,9 @@ class Case:
         path = self.folder / "rewards.py"
         path.write_text((TINY / "rewards.py").read_text() + more)
 
-    def submit(self, change: Mapping[str, Any] | None = None) -> None:
+    def submit(self, change: Mapping[str, Any] | None = None, at: str = "") -> None:
         """Submit the recipe, with the hooks there are. Raises Lost."""
-        self.adopt(str(self.site.data("submit", self.recipe(change))["run"]))
+        self.adopt(str(self.site.data("submit", self.recipe(change, at))["run"]))
 
     def adopt(self, name: str) -> None:
         """The run is that one; from now on its trainers are watched."""

@@ -46,7 +46,7 @@ def whole(case: Case, fault: Fault, reference: Mapping[str, str]) -> bool | None
     for stage, rank in sorted(case.watch.twice):
         raise Lost(f"stage {stage}, rank {rank}: two trainers at once")
     for stage in case.scene.stages:
-        _upstream(case, stage)
+        upstream(case, stage)
     for stage in case.scene.trained:
         steps = case.steps(stage)
         wanted = list(range(1, int(case.scene.stages[stage]["train"]["max_steps"]) + 1))
@@ -66,7 +66,7 @@ def whole(case: Case, fault: Fault, reference: Mapping[str, str]) -> bool | None
     return True
 
 
-def _upstream(case: Case, stage: str) -> None:
+def upstream(case: Case, stage: str) -> None:
     """A stage's trainer came after what it builds on was COMPLETE, and built on that very one."""
     assert case.watch is not None
     said = json.loads(case.root.stage(stage).complete.read_text())

@@ -10,8 +10,8 @@ of the process. `nth` counts within a process; `times` over all processes, of wh
 `MARK.1`, `MARK.2`, … with its pid, written before the fault.
 
 `do`: `kill` (SIGKILL of this process), `stop` (SIGSTOP), `signal` (USR2 to its parent, the
-supervisor), `errno ENOSPC` (the call fails so), `memory 2.5` (no more than so many GiB of address
-space from now on), `record` (the call is noted in the mark, and goes on).
+supervisor), `errno ENOSPC` (the call fails so), `exhaust` (it fails as an allocation on a full GPU
+does), `record` (the call is noted in the mark, and goes on).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import errno
 import json
 import os
 import re
-import resource
 import signal
 import sys
 import threading
@@ -42,8 +41,10 @@ class _Rule:
         if event not in self._events:
             return
         paths = [os.fsdecode(word) for word in words if isinstance(word, str | bytes | os.PathLike)]
-        if event == "open" and self._writes and not _writes(words):
-            return
+        if event == "open":
+            paths = paths[:1]
+            if self._writes and not _writes(words):
+                return
         if event != "start" and not any(self._path.search(path) for path in paths):
             return
         if any(path.startswith(self._mark) for path in paths):
@@ -73,10 +74,11 @@ class _Rule:
         if word == "errno":
             number = getattr(errno, detail)
             raise OSError(number, os.strerror(number))
-        if word == "memory":
-            limit = int(float(detail) * 2**30)
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-            return
+        if word == "exhaust":
+            # There is no GPU here; what torch raises is the same.
+            raise sys.modules["torch"].OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 20.00 GiB"
+            )
         target, number = {
             "kill": (os.getpid(), signal.SIGKILL),
             "stop": (os.getpid(), signal.SIGSTOP),

@@ -148,5 +148,10 @@ SHORT = Scene("SFT, then a reward model", {
 }, "sft")  # fmt: skip
 CHAIN = Scene("SFT, reward model, PPO", {"sft": _SFT, "rm": _REWARD, "ppo": _PPO}, "sft")
 PPO = Scene("SFT, reward model, PPO", {"sft": _SFT, "rm": _REWARD, "ppo": _PPO}, "ppo")
+LONG = Scene("a longer SFT, reward model, PPO", {
+    "sft": {**_SFT, "train": {**_SFT["train"], "max_steps": 60}},
+    "rm": {**_REWARD, "train": {**_REWARD["train"], "max_steps": 48}},
+    "ppo": {**_PPO, "train": {**_PPO["train"], "max_steps": 36}},
+}, "sft")  # fmt: skip
 PREEMPTED = Scene("one process, in a partition of jobs that give way", {"sft": _SFT}, "sft",
                   {"partition": "preempt"})  # fmt: skip

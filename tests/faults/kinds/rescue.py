@@ -1,0 +1,127 @@
+"""Something changed between two attempts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.faults import processes
+from tests.faults.case import Case
+from tests.faults.fault import Lost, Missed, fault
+from tests.faults.scenes import SFT, SHORT, TINY
+
+
+def _stop(case: Case) -> int:
+    """Cancel the run amid its steps; returns the step."""
+    step = case.until_step(case.draw_step(2, 9))
+    said = case.site.call("cancel", case.root.root.name)
+    if said.code != 0:
+        raise Lost(f"cancel exited {said.code}: {said.err.strip()[-300:]}")
+    case.until_gone(90)
+    if case.complete():
+        raise Missed("it was complete")
+    return step
+
+
+def _refused_then_accepted(case: Case, what: str, step: int) -> None:
+    """`resume` refuses, and goes on with --accept-change. Raises Lost."""
+    name = case.root.root.name
+    said = case.site.call("resume", name, "--json")
+    if said.code == 0:
+        case.until_failed("(?i)chang", 240)
+    case.hit(f"{what} changed after step {step}: exit {said.code}, {said.err.strip()[-120:]}")
+    accepted = case.site.call("resume", name, "--accept-change")
+    if accepted.code != 0:
+        raise Lost(f"--accept-change exited {accepted.code}: {accepted.err.strip()[-300:]}")
+    case.finish(420)
+
+
+@fault("the data changed between two attempts", SHORT, end="stays stopped")
+def data(case: Case) -> None:
+    rows = case.folder / "rows.jsonl"
+    rows.write_text(Path(case.scene.stages["sft"]["data"]["path"]).read_text())
+    case.submit({"data": {**case.scene.stages["sft"]["data"], "path": str(rows)}})
+    step = _stop(case)
+    text = rows.read_text()
+    place = case.rng.randrange(text.index("content") + 20, len(text))
+    letter = next(i for i in range(place, len(text)) if text[i].isalpha())
+    rows.write_text(text[:letter] + ("q" if text[letter] != "q" else "z") + text[letter + 1 :])
+    _refused_then_accepted(case, "the data", step)
+
+
+@fault("the model changed between two attempts", SHORT, end="stays stopped")
+def model(case: Case) -> None:
+    own = case.folder / "model"
+    own.mkdir()
+    for path in (TINY / "model").iterdir():
+        (own / path.name).write_bytes(path.read_bytes())
+    case.submit({"model": str(own)})
+    step = _stop(case)
+    weights = own / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-case.rng.randint(1, 10_000)] ^= 1
+    weights.write_bytes(bytes(content))
+    _refused_then_accepted(case, "the model", step)
+
+
+@fault("the run's code changed between two attempts", SHORT, end="stays stopped")
+def code(case: Case) -> None:
+    case.submit()
+    step = _stop(case)
+    sources = sorted((case.root.code / "launcher" / "worker").glob("*.py"))
+    chosen = case.rng.choice(sources)
+    chosen.write_text(chosen.read_text() + "\n# changed\n")
+    _refused_then_accepted(case, chosen.name, step)
+
+
+@fault("the recipe changed between two attempts", SHORT, end="next command", redo=1)
+def recipe(case: Case) -> None:
+    """Another recipe is another run; the first goes on as it was."""
+    case.submit()
+    step = _stop(case)
+    path = case.folder / "recipe.yaml"
+    changed = case.folder / "changed.yaml"
+    changed.write_text(path.read_text().replace("0.002", f"0.00{case.rng.randint(3, 9)}"))
+    if changed.read_text() == path.read_text():
+        raise Missed("the recipe is the same")
+    other = str(case.site.data("submit", changed)["run"])
+    case.site.call("cancel", other)
+    if other == case.root.root.name:
+        raise Lost("another recipe rejoined the run")
+    case.hit(f"changed after step {step}: {other} beside {case.root.root.name}")
+    said = case.site.call("resume", case.root.root.name)
+    if said.code != 0:
+        raise Lost(f"resume exited {said.code}: {said.err.strip()[-300:]}")
+
+
+@fault("the plan is for another number of GPUs", SFT, end="stays stopped")
+def gpus(case: Case) -> None:
+    """Refused before anything is queued, or on the node before a step; never trained on."""
+    case.submit()
+    step = _stop(case)
+    plan = json.loads(case.root.plan.read_text())
+    stage = plan["stages"][0]
+    stage["allocation"]["gpus_per_node"] = 2
+    stage["micro_batch"] = 2
+    case.root.plan.write_text(json.dumps(plan))
+    reached = case.step()
+    said = case.site.call("resume", case.root.root.name)
+    if said.code == 0:
+        case.until_failed(".", 240)
+    if case.step() > reached:
+        raise Lost(f"it went on to step {case.step()}")
+    case.hit(f"two processes after step {step} of one: exit {said.code}, {case.told()[:100]}")
+
+
+@fault("the finished stage before it is damaged", SHORT, end="stays stopped")
+def upstream(case: Case) -> None:
+    """The next stage does not build on a model that is not as it was left."""
+    case.submit()
+    case.until(lambda: case.complete("sft"), "the first stage")
+    weights = case.root.stage("sft").model / "model.safetensors"
+    with weights.open("r+b") as handle:
+        handle.truncate(case.rng.randrange(1, weights.stat().st_size))
+    if any(p.stage == "rm" for p in processes.of_run(case.root.root, processes.TRAINER)):
+        raise Missed("the next stage had begun")
+    case.until_failed("bytes|chang|missing", 240)
+    case.hit(f"refused: {case.told()[:120]}")
