@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
-.PHONY: setup demo test test-long methods lint format snapshot golden traces dev-cluster system-packages clean
+.PHONY: setup demo test test-long methods faults soak lint format snapshot golden traces dev-cluster system-packages clean
 
 setup: $(VENV)/.ready  ## the virtual environment, with the pinned versions
 
@@ -37,6 +37,12 @@ test-long: setup system-packages
 
 methods: setup system-packages  ## every method × full, LoRA × 1 process, ZeRO-2, ZeRO-3, for real
 	$(BIN)/python benchmarks/methods.py
+
+faults: setup system-packages  ## every fault at seeded points; goes on with what is not well yet
+	$(BIN)/python benchmarks/faults.py --docs
+
+soak: setup system-packages  ## a hundred random faults in chains of SFT, reward model and PPO
+	$(BIN)/python benchmarks/soak.py
 
 lint: setup
 	$(BIN)/ruff format --check .
