@@ -23,6 +23,8 @@ from tests.faults.watch import Watch
 
 LOAD_S = 240
 """What a loaded machine may take from a submission to a first step."""
+LOOK_S = 20
+"""Between two looks at a run by its `status`, which costs a second of a processor."""
 BAD = ("failed", "blocked", "cancelled", "absent")
 
 
@@ -163,20 +165,22 @@ class Case:
     def until(self, condition: Any, what: str, timeout_s: float = LOAD_S) -> None:
         """Return once `condition` holds. Raises Lost when the run has stopped for good first."""
         deadline, asked = time.monotonic() + timeout_s, time.monotonic()
+        wrong = 0
         while not condition():
             now = time.monotonic()
             if now > deadline:
                 raise Lost(f"still not after {timeout_s:g} s: {what}; {self.told()}")
-            if now - asked > 10:
+            if now - asked > LOOK_S:
                 asked = now
-                self.look_for_trouble()
+                # What acts by itself may need a moment after a failure.
+                wrong = wrong + 1 if self.in_trouble() else 0
+                if wrong > 1:
+                    raise Lost(self.told())
             time.sleep(0.02)
 
-    def look_for_trouble(self) -> None:
-        """Raises Lost where `status` says that a stage has failed for good."""
-        for stage in self.status()["stages"]:
-            if stage["state"] in BAD:
-                raise Lost(self.told())
+    def in_trouble(self) -> bool:
+        """Whether `status` says of a stage that it has stopped."""
+        return any(stage["state"] in BAD for stage in self.status()["stages"])
 
     def status(self) -> Any:
         return self.site.data("status", self.root.root.name)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.faults.case import Case
 from tests.faults.fault import Lost, Missed, fault
+from tests.faults.kinds.signals import HANG
 from tests.faults.scenes import GRPO, PPO, SAVE, SFT, SHORT
 
 
@@ -73,11 +74,11 @@ def nan(case: Case) -> None:
         raise Lost(f"tried {len(case.attempts())} times")
 
 
-@fault("a hang that comes each time", SFT, end="stays stopped", points=1, patience_s=3600)
+@fault("a hang that comes each time", SFT, end="stays stopped", points=1, patience_s=900)
 def hang(case: Case) -> None:
     case.hook(events=["open"], path=r"metrics\.jsonl", nth=2, times=60, do="stop")
-    case.submit()
-    case.until_failed(".", 3600)
+    case.submit({"resources": {"hang_timeout": HANG}})
+    case.until_failed(".", 900)
     if not case.marks():
         raise Missed("it did not stand still")
     case.hit(f"{len(case.attempts())} attempts that stood still")
