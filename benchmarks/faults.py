@@ -17,6 +17,7 @@ import argparse
 import datetime
 import importlib.metadata
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="WORDS",
         help="faults whose name, or file, has these words; may be given often",
     )
+    parser.add_argument("--quick", action="store_true", help="only those that `make test` has")
     parser.add_argument("--points", type=int, metavar="N", help="points of each (default: its own)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, help="begin no point after so long")
@@ -55,10 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--docs", action="store_true", help="write the table into docs/faults.md")
     args = parser.parse_args(argv)
+    # Told to end, it ends its Slurm too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     faults = {
         name: fault
         for name, fault in every().items()
-        if not args.only or any(w in name or w == fault.group for w in args.only)
+        if (not args.only or any(w in name or w == fault.group for w in args.only))
+        and (fault.quick or not args.quick)
     }
     if not faults:
         parser.error("no fault has these words in its name")

@@ -22,6 +22,7 @@ import argparse
 import datetime
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -76,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave all runs in this folder")
     parser.add_argument("--report", action="store_true", help="run nothing")
     args = parser.parse_args(argv)
+    # Told to end, it ends its Slurm too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if not args.report:
         with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
             home = args.keep.absolute() if args.keep else Path(scratch)

@@ -21,7 +21,7 @@ from tests.faults.scenes import TINY, Scene
 from tests.faults.site import Said, Site, until
 from tests.faults.watch import Watch
 
-LOAD_S = 240
+LOAD_S = 600
 """What a loaded machine may take from a submission to a first step."""
 LOOK_S = 20
 """Between two looks at a run by its `status`, which costs a second of a processor."""

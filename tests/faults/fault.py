@@ -50,7 +50,7 @@ class Fault:
     """Whether the final weights must be those of the undisturbed run."""
     quick: bool = False
     """Whether one point of it is among the short tests."""
-    patience_s: float = 420
+    patience_s: float = 900
     """How long the chain may take from the fault to its end."""
 
 
@@ -68,7 +68,7 @@ def fault(
     points: int = POINTS,
     same_weights: bool = True,
     quick: bool = False,
-    patience_s: float = 420,
+    patience_s: float = 900,
 ) -> Callable[[Inject], Inject]:
     """Enter the function into `FAULTS`; the keywords are `Fault`'s."""
 

@@ -22,14 +22,14 @@ def _survives(harness: Harness, fault: Fault, point: int) -> None:
     assert found.hits >= 1
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("fault", QUICK, ids=lambda fault: fault.name)
 def test_a_chain_survives(harness: Harness, fault: Fault) -> None:
     _survives(harness, fault, point=0)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(4000)
+@pytest.mark.timeout(5400)
 @pytest.mark.parametrize("fault", SLOW, ids=lambda fault: fault.name)
 def test_a_chain_survives_too(harness: Harness, fault: Fault) -> None:
     _survives(harness, fault, point=random.Random(SEED).randrange(fault.points))

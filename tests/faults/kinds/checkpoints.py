@@ -110,7 +110,7 @@ def _damage(case: Case, how: Callable[[Path, Case], None]) -> None:
     how(chosen, case)
     if chosen.exists() and chosen.read_bytes() == before:
         raise Missed("the file did not change")
-    case.finish(420)
+    case.finish(900)
     aside = [path.name for path in case.stage.checkpoints.glob(f"{newest.name}.bad*")]
     if not aside:
         raise Missed(f"{newest.name} was not read again")

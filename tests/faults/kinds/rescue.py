@@ -28,12 +28,12 @@ def _refused_then_accepted(case: Case, what: str, step: int) -> None:
     name = case.root.root.name
     said = case.site.call("resume", name, "--json")
     if said.code == 0:
-        case.until_failed("(?i)chang", 240)
+        case.until_failed("(?i)chang")
     case.hit(f"{what} changed after step {step}: exit {said.code}, {said.err.strip()[-120:]}")
     accepted = case.site.call("resume", name, "--accept-change")
     if accepted.code != 0:
         raise Lost(f"--accept-change exited {accepted.code}: {accepted.err.strip()[-300:]}")
-    case.finish(420)
+    case.finish(900)
 
 
 @fault("the data changed between two attempts", SHORT, end="stays stopped")
@@ -107,7 +107,7 @@ def gpus(case: Case) -> None:
     reached = case.step()
     said = case.site.call("resume", case.root.root.name)
     if said.code == 0:
-        case.until_failed(".", 240)
+        case.until_failed(".")
     if case.step() > reached:
         raise Lost(f"it went on to step {case.step()}")
     case.hit(f"two processes after step {step} of one: exit {said.code}, {case.told()[:100]}")
@@ -123,5 +123,5 @@ def upstream(case: Case) -> None:
         handle.truncate(case.rng.randrange(1, weights.stat().st_size))
     if any(p.stage == "rm" for p in processes.of_run(case.root.root, processes.TRAINER)):
         raise Missed("the next stage had begun")
-    case.until_failed("bytes|chang|missing", 240)
+    case.until_failed("bytes|chang|missing")
     case.hit(f"refused: {case.told()[:120]}")
