@@ -88,6 +88,16 @@ def send(process: Process, number: signal.Signals) -> None:
     os.kill(process.pid, number)
 
 
+def waits(process: Process, number: signal.Signals) -> bool:
+    """Whether the signal was sent to it and it has not taken it yet, as while it is halted."""
+    with contextlib.suppress(OSError):
+        for line in (_PROC / str(process.pid) / "status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name in ("SigPnd", "ShdPnd") and int(value, 16) >> (number - 1) & 1:
+                return True
+    return False
+
+
 def of_node(anchor: int) -> list[int]:
     """The pids on the same node of a development cluster as process `anchor`: those that see the
     same host name."""

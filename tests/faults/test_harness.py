@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import soak
 from tests.faults import checks, harness, table
 from tests.faults.case import Case
 from tests.faults.every import every
@@ -140,3 +142,15 @@ def test_the_newest_finding_of_a_point_counts_and_a_torn_line_is_none(tmp_path: 
     (row_,) = table.newest(table.read(path), 1).values()
     assert row_["survived"] is True
     assert table.newest(table.read(path), 2) == {}
+
+
+def test_a_soak_tells_what_survived_and_the_ratio_of_effective_time() -> None:
+    hit = {"strike": "warned", "stage": "sft", "proof": "stopped", "back_s": 9.0}
+    well = asdict(soak.Soaked(0, 1, [hit, hit], True, seconds=200, plain_seconds=100, jobs=3))
+    lost = asdict(soak.Soaked(1, 1, [hit], why="two trainers at once", seconds=50))
+    rows = [{**row, "date": "2026-01-31", "versions": {"trl": "1"}} for row in (well, lost)]
+    text = soak.report(rows)
+    assert "2 of 3 faults survived, in 2 chains" in text
+    assert "| warned | 2 of 3 | 9 s |" in text
+    assert "ETTR 0.50 with a fault every 100 s." in text
+    assert "- chain 1: two trainers at once" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 
@@ -64,14 +65,17 @@ def five(case: Case) -> None:
 @fault("a real time limit of Slurm", SFT, redo=1, patience_s=900)
 def real(case: Case) -> None:
     case.submit()
-    case.until_step(case.draw_step(1, 4))
+    step = case.until_step(case.draw_step())
     job, trainer = case.job(), case.trainer()
-    # So slow that it is not done before the limit; the warning finds it at work.
+    # It would be done before the limit: it stands still until Slurm's warning has come to it.
     processes.send(trainer, signal.SIGSTOP)
-    ran = case.show(job)["RunTime"].split(":")
-    minutes = int(ran[0].split("-")[-1]) * 60 + int(ran[1]) + 1
-    case.site.slurm("scontrol", "update", f"jobid={job}", f"timelimit={minutes}")
-    time.sleep(case.rng.uniform(0, 5))
+    # At least a minute from now; Slurm warns when less than the plan's lead is left.
+    *_, hours, minutes, _ = [int(n) for n in re.split("[-:]", f"0:{case.show(job)['RunTime']}")]
+    limit = hours * 60 + minutes + 2
+    case.site.slurm("scontrol", "update", f"jobid={job}", f"timelimit={limit}")
+    case.until(lambda: processes.waits(trainer, signal.SIGUSR2), "the warning", 240)
+    case.hit(f"Slurm warned job {job} at step {step}")
+    time.sleep(case.rng.uniform(0, 2))
     processes.send(trainer, signal.SIGCONT)
     until_back(case, 0)
 
