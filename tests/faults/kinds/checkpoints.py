@@ -34,7 +34,7 @@ def before_rename(case: Case) -> None:
     _killed(case, {**rule, "nth": case.rng.randint(1, 3)}, lambda mark: True)
 
 
-@fault("killed when the checkpoint has just got its name", SFT, quick=True)
+@fault("killed when the checkpoint has just got its name", SFT)
 def after_commit(case: Case) -> None:
     case.hook(
         events=["os.rename"],

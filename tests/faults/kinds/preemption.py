@@ -37,7 +37,7 @@ def requeue_without(case: Case) -> None:
     _ten(case)
 
 
-@fault("preempted", PREEMPTED, redo=1, quick=True)
+@fault("preempted", PREEMPTED, redo=1)
 def once(case: Case) -> None:
     case.submit()
     job = case.job()

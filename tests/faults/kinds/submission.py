@@ -10,7 +10,7 @@ from tests.faults import processes
 from tests.faults.case import Case
 from tests.faults.fault import Lost, Missed, fault
 from tests.faults.kinds import shims
-from tests.faults.scenes import CHAIN, SHORT
+from tests.faults.scenes import SHORT
 from tests.faults.site import until
 
 _CHANGES = ["open", "os.rename", "os.mkdir", "os.link", "os.remove", "subprocess.Popen"]
@@ -26,7 +26,7 @@ def one_chain(case: Case) -> None:
         raise Lost(f"the queue has jobs of {stages}, of {waiting} one each was wanted")
 
 
-@fault("the launcher is killed between two changes of a submission", CHAIN, end="next command",
+@fault("the launcher is killed between two changes of a submission", SHORT, end="next command",
        redo=0, quick=True)  # fmt: skip
 def launcher(case: Case) -> None:
     case.hook(
