@@ -40,6 +40,8 @@ class Case:
     rules: list[dict[str, Any]] = field(default_factory=list)
     run: RunPaths | None = None
     watch: Watch | None = None
+    unlogged: int = 0
+    """Steps that the log may lack: the fault was that a line could not be written."""
     ended_at: float = 0
     """When the run was complete, in seconds since the epoch."""
     began_at: float = field(default_factory=time.time)

@@ -59,6 +59,7 @@ def saves(case: Case) -> None:
 
 @fault("a write of the log or of the progress fails", SFT, redo=6, patience_s=900)
 def log(case: Case) -> None:
+    case.unlogged = 1
     _fails(case, r"metrics\.jsonl|progress\.json", case.rng.randint(2, 40), 1)
 
 
