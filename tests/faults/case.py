@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import random
 import re
+import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -219,6 +221,22 @@ class Case:
     def until_trainer(self, rank: int = 0) -> Process:
         self.until(lambda: any(t.rank == rank for t in self.trainers()), "a trainer")
         return self.trainer(rank)
+
+    @contextmanager
+    def halted(self) -> Iterator[list[Process]]:
+        """The trainers stand still meanwhile, so that the stage does not end before a fault comes
+        that takes its time. Raises Missed where there is none."""
+        found = self.trainers()
+        if not found:
+            raise Missed("no trainer is at work")
+        for each in found:
+            processes.send(each, signal.SIGSTOP)
+        try:
+            yield found
+        finally:
+            for each in found:
+                if each.alive:
+                    processes.send(each, signal.SIGCONT)
 
     def job(self, stage: str | None = None) -> str:
         """The id of the stage's job. Raises Missed where the journal names none."""

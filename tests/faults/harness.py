@@ -144,7 +144,7 @@ class Harness:
         case.site.slurm("scancel", "--user=root", check=False)
         if fault.cluster != "shared" or fault.group in ("preemption", "submission"):
             case.site.heal()
-        if not self._keep:
+        if not self._keep or fault.cluster == "small disk":
             shutil.rmtree(case.folder, ignore_errors=True)
             if case.run is not None:
                 shutil.rmtree(case.run.root, ignore_errors=True)

@@ -10,6 +10,9 @@ from types import TracebackType
 from tests.faults import processes
 
 EVERY_S = 0.25
+LOADING_S = 3.0
+"""A trainer that was just started loads for longer than this before it touches anything; an older
+one that learns of it has so long to end. A process that is being forked has its parent's words."""
 
 
 class Watch:
@@ -38,7 +41,7 @@ class Watch:
         self._thread.join(10)
 
     def _look(self) -> None:
-        before: set[tuple[str, int]] = set()
+        since: dict[tuple[str, int], float] = {}
         while not self._over.wait(EVERY_S):
             now = time.time()
             seen: dict[tuple[str, int], int] = {}
@@ -47,6 +50,5 @@ class Watch:
                 key = (each.stage, each.rank)
                 seen[key] = seen.get(key, 0) + 1
             double = {key for key, count in seen.items() if count > 1}
-            # Seen twice in a row: a process that is being forked has its parent's words.
-            self.twice |= double & before
-            before = double
+            since = {key: since.get(key, now) for key in double}
+            self.twice |= {key for key, began in since.items() if now - began > LOADING_S}

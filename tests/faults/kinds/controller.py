@@ -125,7 +125,8 @@ def held(case: Case) -> None:
     case.submit()
     job = case.job()
     step = case.until_step(case.draw_step())
-    case.site.slurm("scontrol", "requeuehold", job)
+    with case.halted():
+        case.site.slurm("scontrol", "requeuehold", job)
     case.until(lambda: any("Held" in word for word in case.queued().values()), "the hold", 60)
     case.hit(f"job {job} held at step {step}: {case.queued()[job]}")
     said = case.site.call("advance", case.root.root.name)

@@ -37,7 +37,7 @@ def final(case: Case) -> None:
     plain = case.scene.stages["sft"]["data"]
     lines = Path(plain["path"]).read_text().splitlines()
     # Nothing that a login node could see: what a line is, only its reader finds.
-    lines[case.rng.randrange(len(lines))] = '{"prompt": 1}'
+    lines[case.rng.randrange(100, len(lines))] = '{"prompt": 1}'
     rows.write_text("\n".join(lines) + "\n")
     case.submit(at="sft", change={"data": {**plain, "path": str(rows)}})
     case.until_failed(".")

@@ -26,20 +26,26 @@ def restarted(case: Case) -> None:
     case.submit()
     step = case.until_step(case.draw_step())
     name = _node(case, case.job())
-    pid = case.site.daemon("kill", name)
+    with case.halted():
+        pid = case.site.daemon("kill", name)
     case.hit(f"slurmd {pid} of {name} killed at step {step}")
     time.sleep(case.rng.uniform(0, 8))
     case.site.daemon("start", name)
 
 
-@fault("slurmd is killed and stays away", SHORT, cluster="own", patience_s=600)
+@fault("slurmd is killed and stays away", SHORT, cluster="own", patience_s=900)
 def killed(case: Case) -> None:
-    """The job's processes live on, while Slurm gives the node up and puts the job back."""
+    """The job's processes live on, while Slurm gives the node up and starts the job elsewhere: the
+    older start has to see that it is no longer the one."""
     case.submit()
-    step = case.until_step(case.draw_step())
-    name = _node(case, case.job())
-    pid = case.site.daemon("kill", name)
-    case.hit(f"slurmd {pid} of {name} killed at step {step}")
+    step = case.until_step(case.draw_step(1, 9))
+    job = case.job()
+    name = _node(case, job)
+    with case.halted():
+        pid = case.site.daemon("kill", name)
+        case.hit(f"slurmd {pid} of {name} killed at step {step}")
+        case.until(lambda: case.restarts(job) > 0, "the job to be put back", 180)
+        case.until(lambda: len(case.supervisors()) != 1, "the job to start again, or end", 180)
 
 
 @fault("a node is gone for good", SHORT, cluster="own", patience_s=600)
@@ -48,7 +54,8 @@ def gone(case: Case) -> None:
     step = case.until_step(case.draw_step())
     job = case.job()
     name = _node(case, job)
-    power_off(case, name)
+    with case.halted():
+        power_off(case, name)
     case.hit(f"every process of {name} killed at step {step}")
     case.until(lambda: case.restarts(job) > 0, "the job to be put back", 180)
 
@@ -60,7 +67,8 @@ def one_of_two(case: Case) -> None:
     job = case.job()
     # The other type's nodes take the job only where the plan's partition has them: it comes back.
     name = case.rng.choice(["a100-1", "a100-2"])
-    power_off(case, name)
+    with case.halted():
+        power_off(case, name)
     case.hit(f"every process of {name} killed at step {step}")
     case.until(lambda: not case.trainers(), "the other rank to end", 180)
     case.until(lambda: "RUNNING" not in case.show(job).get("JobState", ""), "Slurm sees it", 120)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import signal
+
+from tests.faults import processes
 from tests.faults.case import Case
 from tests.faults.fault import fault
+from tests.faults.processes import Process
 from tests.faults.scenes import PREEMPTED
 
 TIMES = 10
 
 
 def _take(case: Case) -> None:
-    """Ask for all nodes with jobs of higher priority, which end soon."""
-    for partition in ("a100", "h100"):
-        words = ("--nodes=2", "--exclusive", "--time=1", "--mem=1000", "--wrap=sleep 1")
-        case.site.slurm("sbatch", f"--partition={partition}", "--output=/dev/null", *words)
+    """Ask for all nodes with jobs of higher priority, which end soon, and wait until the trainer
+    has been told; it would be done before."""
+    with case.halted() as halted:
+        for partition in ("a100", "h100"):
+            words = ("--nodes=2", "--exclusive", "--time=1", "--mem=1000", "--wrap=sleep 1")
+            case.site.slurm("sbatch", f"--partition={partition}", "--output=/dev/null", *words)
+        case.until(lambda: all(map(_told, halted)), "the signal", 120)
+
+
+def _told(trainer: Process) -> bool:
+    return not trainer.alive or processes.waits(trainer, signal.SIGUSR2)
 
 
 def _ten(case: Case) -> None:

@@ -14,7 +14,8 @@ from tests.faults.scenes import SFT, SHORT, TINY
 def _stop(case: Case) -> int:
     """Cancel the run amid its steps; returns the step."""
     step = case.until_step(case.draw_step(2, 9))
-    said = case.site.call("cancel", case.root.root.name)
+    with case.halted():
+        said = case.site.call("cancel", case.root.root.name)
     if said.code != 0:
         raise Lost(f"cancel exited {said.code}: {said.err.strip()[-300:]}")
     case.until_gone(90)

@@ -20,7 +20,8 @@ def full(case: Case) -> None:
     case.submit()
     case.until_step(case.draw_step(1, case.scene.steps - 8))
     ballast = case.root.root / "ballast"
-    _fill(ballast)
+    with case.halted():
+        _fill(ballast)
     step, free = case.step(), os.statvfs(case.root.root).f_bavail
     tries = len(case.attempts())
     case.until(lambda: _disk_failed(case) or len(case.attempts()) > tries, "a save to fail")

@@ -129,7 +129,8 @@ def scancel(case: Case) -> None:
     case.submit()
     step = case.until_step(case.draw_step(1, 9))
     job = case.job()
-    case.site.slurm("scancel", job)
+    with case.halted():
+        case.site.slurm("scancel", job)
     until(lambda: not case.trainers(), "the trainer to end", 120)
     time.sleep(case.rng.uniform(2, 8))
     state = case.status()["stages"][0]["state"]
