@@ -47,7 +47,9 @@ class Case:
     ended_at: float = 0
     """When the run was complete, in seconds since the epoch."""
     began_at: float = field(default_factory=time.time)
-    last_command: Said | None = None
+    commands: int = 0
+    """How often the same command was given again because the chain had stopped."""
+    _asked: float = 0
 
     # Before the run
 
@@ -182,6 +184,10 @@ class Case:
                     raise Lost(self.told())
             time.sleep(0.02)
 
+    def held(self) -> bool:
+        """Whether Slurm holds a job of the run until somebody releases it."""
+        return any("held" in word.lower() for word in self.queued().values())
+
     def in_trouble(self) -> bool:
         """Whether `status` says of a stage that it has stopped."""
         return any(stage["state"] in BAD for stage in self.status()["stages"])
@@ -305,14 +311,34 @@ class Case:
 
     def again(self) -> Said:
         """The same `submit` once more."""
-        self.last_command = self.site.call("submit", self.folder / "recipe.yaml", "--json")
-        if self.last_command.code == 0 and self.run is None:
-            self.adopt(json.loads(self.last_command.out)["data"]["run"])
-        return self.last_command
+        said = self.site.call("submit", self.folder / "recipe.yaml", "--json")
+        if said.code == 0 and self.run is None:
+            self.adopt(json.loads(said.out)["data"]["run"])
+        return said
 
-    def finish(self, timeout_s: float) -> None:
-        """Return once every stage is COMPLETE. Raises Lost."""
-        self.until(self.complete, "every stage to be complete", timeout_s)
+    def finish(self, timeout_s: float, commands: int = 0) -> None:
+        """Return once every stage is COMPLETE. Raises Lost.
+
+        The same command is given up to `commands` times, each time that the chain has stopped.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.until(
+                    lambda helped=commands > 0: self.complete() or (helped and self._stopped()),
+                    "every stage to be complete",
+                    deadline - time.monotonic(),
+                )
+            except Lost:
+                if commands == 0 or time.monotonic() > deadline:
+                    raise
+            if self.complete():
+                break
+            commands -= 1
+            said = self.again()
+            if said.code not in (0, 4):
+                raise Lost(f"the same command exited {said.code}: {said.err.strip()[-300:]}")
+            self.commands += 1
         self.ended_at = max(
             json.loads(self.root.stage(name).complete.read_text())["finished"]
             for name in self.scene.stages
@@ -355,6 +381,14 @@ class Case:
             said = self.site.call("resume", self.root.root.name)
         if said.code != 0:
             raise Lost(f"the same command exited {said.code}: {said.err.strip()[-300:]}")
+
+    def _stopped(self) -> bool:
+        """Whether Slurm holds a job; asked now and then."""
+        now = time.monotonic()
+        if now - self._asked < LOOK_S:
+            return False
+        self._asked = now
+        return self.held()
 
     def jobs(self) -> set[str]:
         """Every job that was submitted or left a receipt."""

@@ -20,6 +20,9 @@ from tests.faults.site import Site, site
 DRAWS = 6
 """How often a point is drawn anew where the fault did not hit."""
 
+COMMANDS = 3
+"""How often somebody may have to call the same command, where a fault waits for one."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -113,7 +116,8 @@ class Harness:
             if not case.proofs:
                 raise Missed("nothing shows that it hit")
             if fault.end != "stays stopped":
-                case.finish(fault.patience_s)
+                commands = COMMANDS if fault.end == "next command" else 0
+                case.finish(fault.patience_s, commands)
                 same = checks.whole(case, fault, reference)
         except Lost as lost:
             why = str(lost)
