@@ -137,7 +137,7 @@ def test_down_leaves_a_process_alone_that_has_a_daemons_pid(tmp_path: Path) -> N
 
 def test_a_daemon_that_was_killed_is_started_again_and_knows_its_jobs(tmp_path: Path) -> None:
     def daemon(*words: str) -> str:
-        command = (DEV / "daemon", "--state", tmp_path, *words)
+        command = [str(DEV / "daemon"), "--state", str(tmp_path), *words]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     try:
