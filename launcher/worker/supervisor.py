@@ -52,6 +52,8 @@ CLOSING_S = 60.0
 """How long it may take to close one after this rank's trainer has ended."""
 GATHER_S = 30.0
 """How long the others may take to say what became of theirs, once rank 0's has ended."""
+REPLACED_S = 1.0
+"""How often it looks whether a later start has taken over; a trainer loads for longer."""
 _KILLED = 128 + signal.SIGKILL
 
 
@@ -177,7 +179,11 @@ def _lead(job: _Job, rung: int) -> Ended:
         key, opening = job.key(number), rounds.Opening(rung, _free_port())
         if job.world > 1:
             rounds.say(rounds.opening_path(job.stage.attempts, key), opening)
-        ran = _run(job, key, opening)
+        replaced = _Replaced(job, begun)
+        ran = _run(job, key, opening, replaced)
+        if replaced():
+            print("a later start of this job has taken over", flush=True)
+            return Ended(SUPERSEDED, requeue=False)
         endings = _gather(job, key, _ending(job, key, ran))
         told = diagnosis.told_class(
             time.time() - job.began,
@@ -197,6 +203,29 @@ def _lead(job: _Job, rung: int) -> Ended:
         number += 1
     _refuse(job, rung, FAILED)
     return Ended(FAILED, requeue=False)
+
+
+class _Replaced:
+    """Whether a later start of the stage has taken over: Slurm gives a node up whose slurmd died,
+    and starts the job elsewhere, while the processes of this start live on."""
+
+    def __init__(self, job: _Job, begun: attempts.Attempt) -> None:
+        self._job, self._begun = job, begun
+        self._asked = time.monotonic()
+        self._found = False
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if not self._found and now - self._asked > REPLACED_S:
+            self._asked = now
+            self._found = any(map(self._takes_over, attempts.read(self._job.stage.attempts)))
+        return self._found
+
+    def _takes_over(self, receipt: attempts.Attempt) -> bool:
+        # A later start ends the receipts that it finds open.
+        if receipt.number == self._begun.number:
+            return receipt.ended is not None
+        return receipt.number > self._begun.number and receipt.ended is None
 
 
 def _refuse(job: _Job, rung: int, exit_code: int) -> None:
@@ -354,7 +383,9 @@ def _await(job: _Job, place: Path, kind: type[Word], seconds: float) -> Word | N
 # Every rank
 
 
-def _run(job: _Job, key: str, opening: rounds.Opening) -> Ran:
+def _run(
+    job: _Job, key: str, opening: rounds.Opening, replaced: Callable[[], bool] = lambda: False
+) -> Ran:
     """Run this rank's trainer to its end."""
     planned = job.planned.at(opening.rung)
     env = {**environment(job.plan, job.planned.name), "MASTER_PORT": str(opening.port)}
@@ -366,7 +397,7 @@ def _run(job: _Job, key: str, opening: rounds.Opening) -> Ran:
         signal_lead_s=planned.allocation.signal_lead_s,
         memory_limit=int(planned.allocation.host_memory_gib * 2**30)
         // planned.allocation.all_tasks_per_node,
-        deserted=job.deserted,
+        deserted=lambda: job.deserted() or replaced(),
         others=lambda: _others(job, key),
         apart=job.planned.stage.command is not None,
     )
