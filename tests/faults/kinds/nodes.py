@@ -45,7 +45,7 @@ def killed(case: Case) -> None:
         pid = case.site.daemon("kill", name)
         case.hit(f"slurmd {pid} of {name} killed at step {step}")
         case.until(lambda: case.restarts(job) > 0, "the job to be put back", 180)
-        case.until(lambda: len(case.supervisors()) != 1, "the job to start again, or end", 180)
+        case.until(lambda: len(case.attempts()) > 1, "the job to start again", 300)
 
 
 @fault("a node is gone for good", SHORT, cluster="own", patience_s=600)
