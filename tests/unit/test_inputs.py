@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from launcher.errors import UsageError
 from launcher.plan.types import Plan
 from launcher.recipe.types import Bound, Data, Resources, Score
 from launcher.records import attempts, complete, inputs, journal
 from launcher.records.paths import RunPaths
 from launcher.run import folder
+from launcher.run import inputs as run_inputs
 from launcher.run.inputs import stale
 from launcher.worker import inputs as on_node
-from tests.unit.running import ON_THIS_MACHINE
+from tests.unit.running import ON_SLURM, ON_THIS_MACHINE
 
 HUB = "owner/model"
 OLD, NEW = "a" * 40, "b" * 40
@@ -272,3 +274,16 @@ def test_files_that_look_as_they_did_are_not_read_again(
     assert inputs.fingerprint(tmp_path, first) == first
     with pytest.raises(AssertionError):
         inputs.fingerprint(tmp_path)
+
+
+def test_a_command_refuses_before_it_queues_and_names_both_ways_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = RunPaths(tmp_path / "chain-0a1b2c3d")
+    monkeypatch.setattr(
+        run_inputs, "stale", lambda _run, _plan, name: ("data changed",) if name == "rm" else ()
+    )
+    with pytest.raises(UsageError, match=r"stage rm of chain-0a1b2c3d: data changed") as refused:
+        run_inputs.refuse_changes(run, ON_SLURM)
+    assert refused.value.hint is not None
+    assert "--accept-change" in refused.value.hint and "--from rm" in refused.value.hint
