@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -75,6 +75,8 @@ class Submission:
     pid: int = 0
     tokens: tuple[str, ...] = ()
     """Of the submissions since a person asked last, this one at the end."""
+    before: Mapping[str, FailureClass] = field(default_factory=dict)
+    """Of those, token → what an acting command found of its job."""
 
 
 def append(folder: Path, event: Event) -> Event:
@@ -129,7 +131,12 @@ def submissions(events: Iterable[Event]) -> dict[str, Submission]:
         current = newest.get(event.stage)
         if event.kind == "intent":
             again = current is not None and not (event.asked and asked)
-            before = current.tokens if again and current is not None else ()
+            tokens: tuple[str, ...] = ()
+            before: dict[str, FailureClass] = {}
+            if again and current is not None:
+                tokens, before = current.tokens, dict(current.before)
+                if current.failure is not None:
+                    before[current.token] = current.failure
             newest[event.stage] = Submission(
                 event.stage,
                 event.token,
@@ -138,7 +145,8 @@ def submissions(events: Iterable[Event]) -> dict[str, Submission]:
                 time=event.time,
                 host=event.host,
                 pid=event.pid,
-                tokens=(*before, event.token),
+                tokens=(*tokens, event.token),
+                before=before,
             )
         elif current is not None and current.token == event.token:
             newest[event.stage] = _after(current, event)

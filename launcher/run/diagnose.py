@@ -93,19 +93,22 @@ def history(
     without a word had come at least to where the next one began.
     """
     found: list[Attempt] = []
+    tokens: list[str] = []
     for token in submission.tokens or (submission.token,):
         mine = [a for a in attempts if a.token == token and a.outcome != "superseded"]
         rung = submission.rung if token == submission.token else 0
-        found += mine or [Attempt(0, token, "", "", 0, submission.time, rung=rung)]
+        mine = mine or [Attempt(0, token, "", "", 0, submission.time, rung=rung)]
+        found += mine
+        tokens += [token] * len(mine)
     began = [attempt.began_at for attempt in found[1:]] + [reached]
     return tuple(
         replace(
             attempt,
             token=submission.token,
             reached=max(attempt.reached, after),
-            failed=attempt.failed or _of_silent(attempt),
+            failed=attempt.failed or submission.before.get(token) or _of_silent(attempt),
         )
-        for attempt, after in zip(found, began, strict=True)
+        for attempt, token, after in zip(found, tokens, began, strict=True)
     )
 
 

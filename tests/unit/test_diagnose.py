@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from launcher.records.attempts import Attempt, Failure
-from launcher.records.failures import RESPONSES
+from launcher.records.failures import RESPONSES, FailureClass
 from launcher.records.journal import Submission
 from launcher.run.diagnose import answer, failure, history
 from launcher.scheduler.jobs import QueuedJob
@@ -68,6 +68,19 @@ def test_submissions_that_left_no_receipt_count_until_the_bound() -> None:
         ends = sent > bound
         assert (decision.answer == "end") == ends
         assert decision.failure == ("no progress" if ends else "controller")
+
+
+def test_attempts_that_died_silently_count_by_what_was_found_of_their_jobs() -> None:
+    bound = RESPONSES["lost rank"].bound
+    tokens = tuple(f"t{n}" for n in range(bound + 1))
+    receipts = [replace(OPEN, number=n, token=token) for n, token in enumerate(tokens, 1)]
+    found: dict[str, FailureClass] = dict.fromkeys(tokens[:-1], "lost rank")
+    submission = Submission("sft", tokens[-1], "41", tokens=tokens, before=found)
+    decision = answer(submission, receipts, "lost rank", rungs=0, reached=0)
+    assert (decision.answer, decision.failure) == ("end", "no progress")
+    # Each class has its own bound.
+    other = replace(submission, before=dict.fromkeys(found, "preempted"))
+    assert answer(other, receipts, "lost rank", rungs=0, reached=0).answer == "again"
 
 
 def test_an_attempt_that_died_silently_came_to_where_the_next_began_or_the_newest_checkpoint() -> (

@@ -169,6 +169,8 @@ def test_submissions_are_counted_since_a_person_asked() -> None:
     events = [intent("a", asked=True), intent("b", asked=False), intent("c", asked=False)]
     assert journal.submissions(events)["s"].tokens == ("a", "b", "c")
     assert journal.submissions([*events, intent("d", asked=True)])["s"].tokens == ("d",)
+    found = [events[0], Event("failed", 0, "s", "a", failure="node"), *events[1:]]
+    assert journal.submissions(found)["s"].before == {"a": "node"}
     # Without Slurm a chain writes its intents itself, for whoever started it.
     by_advance = [Event("resumed", 0, asked=False), intent("d", asked=True)]
     assert journal.submissions([*events, *by_advance])["s"].tokens == ("a", "b", "c", "d")
