@@ -34,6 +34,7 @@ def ended(shell: LocalShell, run: str, stage: str = "sft") -> list[tuple[Any, ..
     return [(each["outcome"], each["failed"], each["answer"]) for each in found]
 
 
+@pytest.mark.long
 def test_a_rank_that_is_killed_goes_on_in_the_same_job(shell: LocalShell) -> None:
     run = shell.data("submit", TINY_SFT, SHORT, TWO)["run"]
     shell.wait_for_steps(run, 5)
@@ -51,6 +52,7 @@ def test_a_rank_that_is_killed_goes_on_in_the_same_job(shell: LocalShell) -> Non
     assert [steps.count(step) for step in range(1, first["reached"] + 1)] == [1] * first["reached"]
 
 
+@pytest.mark.long
 def test_a_trainer_that_hangs_is_ended_in_time_and_started_again(shell: LocalShell) -> None:
     limit = "stages.sft.resources.hang_timeout=8s"
     run = shell.data("submit", TINY_SFT, SHORT, limit)["run"]
@@ -63,6 +65,7 @@ def test_a_trainer_that_hangs_is_ended_in_time_and_started_again(shell: LocalShe
     assert "gave no sign of life" in shell.attempts(run)[0]["failure"]["message"]
 
 
+@pytest.mark.long
 def test_a_trainer_that_ignores_a_stop_is_ended_and_its_last_checkpoint_serves(
     shell: LocalShell,
 ) -> None:
@@ -166,6 +169,7 @@ if "launcher.worker.train" in words:
 """
 
 
+@pytest.mark.long
 def test_a_stage_out_of_memory_climbs_the_ladder_in_its_job_and_keeps_its_batch(
     shell: LocalShell,
 ) -> None:

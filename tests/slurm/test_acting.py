@@ -175,6 +175,7 @@ def test_a_job_that_slurm_holds_is_released_three_times(
     assert [tag.split(":")[2] for tag in queue(dev_cluster).values()] == ["first"]
 
 
+@pytest.mark.long
 def test_from_a_stage_on_all_is_run_again_and_what_there_was_is_kept(
     shell: Shell, dev_cluster: DevCluster
 ) -> None:
@@ -237,6 +238,7 @@ def test_a_limit_that_is_met_on_the_way_leaves_what_was_queued_and_the_same_comm
     assert len(queue(dev_cluster)) == 3
 
 
+@pytest.mark.long
 def test_verify_sends_again_what_the_controller_forgot(
     shell: Shell, dev_cluster: DevCluster, held: str
 ) -> None:

@@ -27,7 +27,7 @@ def until_back(case: Case, restarts: int) -> None:
     case.hit(f"job {job} started again, restarts {case.restarts(job)}")
 
 
-@fault("warned of the time limit at a step", SFT, redo=1, quick=True)
+@fault("warned of the time limit at a step", SFT, redo=1)
 def time_limit(case: Case) -> None:
     case.submit()
     case.until_step(case.draw_step())
