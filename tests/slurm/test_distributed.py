@@ -27,7 +27,7 @@ def alone() -> list[float]:
     return []
 
 
-@pytest.mark.parametrize("zero", [0, 2, 3])
+@pytest.mark.parametrize("zero", [0, pytest.param(2, marks=pytest.mark.long), 3])
 def test_two_nodes_have_the_losses_of_one_process_at_the_same_global_batch(
     shell: Shell, alone: list[float], zero: int
 ) -> None:

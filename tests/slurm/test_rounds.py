@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.local.machine import processes_of
 from tests.slurm.devcluster import wait_until
 from tests.slurm.shell import Shell
@@ -45,6 +47,7 @@ def test_a_rank_that_is_killed_costs_no_allocation_and_no_bit(shell: Shell) -> N
     assert weights(shell, run) == weights(shell, undisturbed)
 
 
+@pytest.mark.long
 def test_a_rank_that_hangs_is_ended_with_its_world_and_goes_on(shell: Shell) -> None:
     limit = "stages.sft.resources.hang_timeout=10s"
     run = disturbed(shell, lambda trainer: os.kill(trainer, signal.SIGSTOP), limit)

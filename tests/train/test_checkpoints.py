@@ -251,7 +251,8 @@ def test_a_stop_in_the_middle_of_an_accumulation_changes_no_weight(tmp_path: Pat
     assert "training_args.bin" not in newest
 
 
-@pytest.mark.parametrize("zero", [2, pytest.param(0, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("zero", [0, 2])
 def test_ppo_that_is_stopped_between_the_epochs_of_a_rollout_goes_on_with_it(
     tmp_path: Path, zero: int
 ) -> None:

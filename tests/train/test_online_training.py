@@ -171,12 +171,16 @@ def test_a_policy_and_a_classifier_of_many_labels_are_no_judges(tmp_path: Path) 
     many = tmp_path / "many"
     AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=3).save_pretrained(many)
     AutoTokenizer.from_pretrained(BASE).save_pretrained(many)
-    for folder, words in ((BASE, "is not a reward model"), (str(many), "has 3 labels")):
-        made = online.prepare(
-            tmp_path / words, "grpo", GROUPED, rewards={"judge": {"model": folder}}, global_batch=8
-        )
-        with pytest.raises(LauncherError, match=words):
-            online.train(made)
+    with pytest.raises(LauncherError, match="of 3 labels"):
+        judged(tmp_path / "many labels", str(many))
+    with pytest.raises(LauncherError, match="is not a reward model"):
+        online.train(judged(tmp_path / "policy", BASE))
+
+
+def judged(root: Path, model: str) -> online.Trained:
+    """A GRPO stage that `model` judges."""
+    rewards = {"judge": {"model": model}}
+    return online.prepare(root, "grpo", GROUPED, rewards=rewards, global_batch=8)
 
 
 def test_groups_are_evaluated_whole_whatever_the_micro_batch(tmp_path: Path) -> None:

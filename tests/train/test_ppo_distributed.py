@@ -77,7 +77,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
 LONG = pytest.mark.long
 
 
-@pytest.mark.parametrize("zero", [0, pytest.param(1, marks=LONG), pytest.param(2, marks=LONG), 3])
+@pytest.mark.parametrize(
+    "zero",
+    [0, pytest.param(1, marks=LONG), pytest.param(2, marks=LONG), pytest.param(3, marks=LONG)],
+)
 def test_two_processes_do_what_one_does(
     tmp_path: Path, alone: dict[str, list[float]], zero: int
 ) -> None:

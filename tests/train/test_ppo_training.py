@@ -61,6 +61,7 @@ def test_the_reward_of_the_task_is_what_it_says() -> None:
     assert scores.tolist() == pytest.approx([0.6, 0.2], rel=0.01)
 
 
+@pytest.mark.long
 def test_the_reward_rises_to_near_its_optimum(tmp_path: Path) -> None:
     trainer = ppo_task.trainer(tmp_path, **LEARNS)
 

@@ -127,7 +127,7 @@ def emptied(case: Case) -> None:
     _damage(case, _empty)
 
 
-@fault("a bit of the newest checkpoint is flipped", SFT, redo=2 * SAVE, quick=True)
+@fault("a bit of the newest checkpoint is flipped", SFT, redo=2 * SAVE)
 def flipped(case: Case) -> None:
     _damage(case, _flip)
 

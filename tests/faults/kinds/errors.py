@@ -30,7 +30,7 @@ def early(completions, **columns):
         raise Lost(f"an error that comes again was tried {len(case.attempts())} times")
 
 
-@fault("a stage fails for good while others wait for it", PPO, end="stays stopped", quick=True)
+@fault("a stage fails for good while others wait for it", PPO, end="stays stopped")
 def final(case: Case) -> None:
     """Nothing of the run is left in the queue, and `why` tells the reason of each."""
     rows = case.folder / "rows.jsonl"
