@@ -155,7 +155,7 @@ def test_a_terminal_of_few_letters_gets_question_marks(tmp_path: Path) -> None:
     env = {"PYTHONIOENCODING": "cp437"}
     words = ("plan", "sft_0.5b", "--cluster", "mixed")
     ended = launcher(*words, folder=tmp_path, env=env, encoding="cp437")
-    assert "16 ? 8 ? 1 = 128" in ended.out
+    assert "8 ? 16 ? 1 = 128" in ended.out
 
 
 def test_the_shipped_profiles_are_listed(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_all_runs_are_listed_with_one_question_to_slurm(tmp_path: Path) -> None:
     squeue = tmp_path / "squeue"
     squeue.write_text(
         "#!/bin/sh\necho asked >> squeue.log\n"
-        f"echo '41|RUNNING|None|N/A|n1|launcher:{run.root.name}:sft:t'\n"
+        f"echo '41|RUNNING|None|N/A|n1|(null)|launcher:{run.root.name}:sft:t'\n"
     )
     squeue.chmod(0o755)
     env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
