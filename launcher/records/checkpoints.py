@@ -204,13 +204,11 @@ def unfit(checkpoint: Checkpoint, processes: int, zero_stage: int, offload: str)
     return None
 
 
-def set_aside(checkpoint: Checkpoint, why: str) -> Path:
-    """Take the checkpoint out of use, and say so. Returns where it is. Raises OSError."""
-    return put_aside(checkpoint.path, why)
-
-
 def put_aside(path: Path, why: str) -> Path:
-    """The same for a folder that is called a checkpoint and need not be one."""
+    """Take a folder that is called a checkpoint, and need not be one, out of use, and say so.
+
+    Returns where it is. Raises OSError.
+    """
     number = 1
     while True:
         aside = path.with_name(f"{path.name}.bad" if number == 1 else f"{path.name}.bad-{number}")

@@ -172,22 +172,21 @@ def _after(current: Submission, event: Event) -> Submission:
 
 def anew(events: Iterable[Event]) -> frozenset[str]:
     """The stages that are to be run again and whose files are not aside yet. Pure."""
-    waiting: set[str] = set()
-    for event in events:
-        if event.stage is not None and event.kind == "again":
-            waiting.add(event.stage)
-        elif event.stage is not None and event.kind == "cleared":
-            waiting.discard(event.stage)
-    return frozenset(waiting)
+    return _again_until("cleared", events)
 
 
 def rerun(events: Iterable[Event]) -> frozenset[str]:
     """The stages that are to be run again and were not submitted since. Pure."""
+    return _again_until("intent", events)
+
+
+def _again_until(kind: Kind, events: Iterable[Event]) -> frozenset[str]:
+    """The stages that are to be run again and had no event of `kind` since."""
     waiting: set[str] = set()
     for event in events:
         if event.stage is not None and event.kind == "again":
             waiting.add(event.stage)
-        elif event.stage is not None and event.kind == "intent":
+        elif event.stage is not None and event.kind == kind:
             waiting.discard(event.stage)
     return frozenset(waiting)
 

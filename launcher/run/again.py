@@ -48,7 +48,8 @@ def announce(run: RunPaths, plan: Plan, now: RunState, first: str) -> None:
 
 def clear(run: RunPaths, events: Sequence[journal.Event]) -> bool:
     """Put aside what stages that are to be run again have left. Whether there were any."""
-    waiting = [event for event in events if event.stage in journal.anew(events)]
+    anew = journal.anew(events)
+    waiting = [event for event in events if event.stage in anew]
     numbers = {e.stage: e.number for e in waiting if e.kind == "again" and e.stage is not None}
     for stage, number in numbers.items():
         _put_aside(run.stage(stage), number)

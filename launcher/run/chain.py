@@ -229,14 +229,14 @@ class _Pass:
             # It may have been accepted all the same: the next look finds it by its tag.
             raise
         except LauncherError as error:
-            self._note("refused", stage.name, token, None, detail=error.message)
+            self._note(self._event("refused", stage.name, token, None, error.message))
             queued = [each.stage for each in self.done if each.job_id is not None]
             raise LauncherError(
                 error.message + (f"; queued: {', '.join(queued)}" if queued else ""),
                 hint=f"{error.hint or 'see to it'}; the same command goes on",
             ) from error
         self.changed = True
-        number = self._note("submitted", stage.name, token, job_id).number
+        number = self._note(self._event("submitted", stage.name, token, job_id)).number
         self._say(stage.name, "submitted", job_id)
         if number != self._seen + 1:
             self._stand_back(stage.name, token, job_id)
@@ -335,16 +335,9 @@ class _Pass:
             raise _Overtaken
         self._seen = written.number
 
-    def _note(
-        self,
-        kind: journal.Kind,
-        stage: str,
-        token: str,
-        job_id: str | None,
-        detail: str | None = None,
-    ) -> journal.Event:
+    def _note(self, event: journal.Event) -> journal.Event:
         """What is so whoever wrote before."""
-        return journal.append(self._run.journal, self._event(kind, stage, token, job_id, detail))
+        return journal.append(self._run.journal, event)
 
 
 def _cancelled(run: RunPaths, stage: str) -> UsageError:

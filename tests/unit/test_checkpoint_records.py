@@ -132,7 +132,7 @@ def test_what_is_set_aside_is_kept_and_never_taken_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
-        checkpoints.set_aside(checkpoints.at(write(tmp_path, 7)), "its states are bad")
+        checkpoints.put_aside(checkpoints.at(write(tmp_path, 7)).path, "its states are bad")
     assert "checkpoint-7 is not used: its states are bad" in capsys.readouterr().out
     assert steps(tmp_path) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [
