@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from launcher.memory.block import Kind
 from launcher.memory.head import Output, head, reading_head
@@ -30,6 +31,8 @@ class Batch:
         return self.sequences * self.length
 
 
+# A search asks for the same pass again and again: other ZeRO stages, other numbers of processes.
+@lru_cache(maxsize=1024)
 def training(
     kind: Kind,
     output: Output,
@@ -118,6 +121,7 @@ def kept(kind: Kind, batch: Batch, *, checkpointing: bool) -> Items:
     return {name: each * kind.shape.layers for name, each in sizes.items()}
 
 
+@lru_cache(maxsize=1024)
 def read(kind: Kind, output: Output, batch: Batch) -> Items:
     """The peak of a forward pass that nothing follows."""
     tokens, length = batch.tokens, batch.length

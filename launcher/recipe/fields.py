@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from launcher.recipe.methods import METHODS
 from launcher.recipe.owned import OWNED
@@ -121,4 +122,4 @@ def fields(method: str) -> Fields:
 
 @lru_cache
 def _snapshot() -> Any:
-    return json.loads(SNAPSHOT.read_bytes())
+    return msgspec.json.decode(SNAPSHOT.read_bytes())

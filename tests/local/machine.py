@@ -30,11 +30,11 @@ class LocalShell(Shell):
         stages: list[dict[str, Any]] = self.data("status", run)["stages"]
         return next(stage for stage in stages if stage["name"] == name)
 
-    def wait_for_steps(self, run: str, steps: int) -> None:
-        """Return once the sft stage runs and has done so many steps."""
+    def wait_for_steps(self, run: str, steps: int, name: str = "sft") -> None:
+        """Return once the stage runs and has done so many steps."""
 
         def far_enough() -> bool:
-            stage = self.stage(run)
+            stage = self.stage(run, name)
             assert stage["state"] in ("pending", "running"), stage
             progress = stage["progress"] or {"phase": "", "step": 0}
             return bool(progress["phase"] == "train" and progress["step"] >= steps)

@@ -7,8 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tests.local.machine import LOAD_S, RECIPES, LocalShell
-from tests.slurm.devcluster import wait_until
+from tests.local.machine import RECIPES, LocalShell
 
 MODEL = RECIPES / "tiny" / "model"
 
@@ -60,19 +59,13 @@ def test_ppo_on_given_models_goes_on_after_a_stop_to_the_same_weights(shell: Loc
         name: f"stages.{name}.use={shell.runs / given / 'stages' / name / 'model'}"
         for name in ("sft", "rm")
     }
-    text = "stages: {eval: null, ppo: {train: {max_steps: 16, save_steps: 100000}}}"
+    # Enough steps that a stop finds it at work on a fast machine too: each takes 0.03 s there.
+    text = "stages: {eval: null, ppo: {train: {max_steps: 100, save_steps: 100000}}}"
     words = ("submit", recipe(shell.home, "ppo", text), *uses.values())
 
     run = shell.data(*words)["run"]
     assert [s["state"] for s in shell.data("status", run)["stages"]][:2] == ["given", "given"]
-    wait_until(
-        lambda: (
-            (progress := shell.stage(run, "ppo")["progress"] or {}).get("phase") == "train"
-            and progress["step"] >= 2
-        ),
-        "some steps of PPO",
-        LOAD_S,
-    )
+    shell.wait_for_steps(run, 2, "ppo")
     for supervisor in shell.processes(run, "launcher.scheduler.entry"):
         os.kill(supervisor, signal.SIGUSR2)
     shell.wait_for_state(run, "complete")

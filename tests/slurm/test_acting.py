@@ -33,6 +33,8 @@ def held(shell: Shell, dev_cluster: DevCluster) -> Iterator[str]:
         path.unlink()
     for job in queue(dev_cluster):
         dev_cluster.run("scancel", job)
+    # A job that was cancelled is seen as completing while its script still ends.
+    wait_until(lambda: not queue(dev_cluster), "an empty queue", MANY_S)
 
 
 def queue(cluster: DevCluster) -> dict[str, str]:
