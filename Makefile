@@ -29,8 +29,10 @@ demo: setup  ## train SmolLM2-135M through SFT, reward model, PPO and evaluation
 	$(BIN)/python -m launcher.worker.smollm2
 	$(BIN)/launcher submit recipes/demo/ppo_135m.yaml --cluster local --yes --wait
 
+# Files of tests are shared out to two processes, those with trainings first. Each starts a Slurm of
+# its own where a file asks for one.
 test: setup system-packages lint  ## lint, types, and every test but the long ones
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: setup system-packages
 	$(BIN)/python -m pytest -m long

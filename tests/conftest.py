@@ -1,11 +1,15 @@
-"""What every run of the tests prints at its end."""
+"""What every run of the tests begins with, and what it prints at its end."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import Any
 
 import pytest
+
+# The processes that tests start share what they compile, as a user's do.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 COUNTED = {
     "tests/unit/test_bad_recipes.py::test_a_bad_recipe": "bad recipes refused",
