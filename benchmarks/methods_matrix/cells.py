@@ -39,14 +39,14 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "sft": Method("tiny/sft", "sft", 30, others=()),
-    "reward": Method("tiny/ppo", "rm", 30, "reward_model", ("sft", "ppo", "eval")),
-    "dpo": Method("tiny/dpo", "dpo", 24),
-    "kto": Method("tiny/kto", "kto", 24),
-    "ppo": Method("tiny/ppo", "ppo", 8, others=("sft", "rm", "eval"), judge=True),
-    "grpo": Method("tiny/grpo", "grpo", 6),
-    "rloo": Method("tiny/rloo", "rloo", 6),
-    "online_dpo": Method("tiny/online_dpo", "online_dpo", 8),
+    "sft": Method("tiny/sft", "sft", 40, others=()),
+    "reward": Method("tiny/ppo", "rm", 100, "reward_model", ("sft", "ppo", "eval")),
+    "dpo": Method("tiny/dpo", "dpo", 40),
+    "kto": Method("tiny/kto", "kto", 40),
+    "ppo": Method("tiny/ppo", "ppo", 40, others=("sft", "rm", "eval"), judge=True),
+    "grpo": Method("tiny/grpo", "grpo", 12),
+    "rloo": Method("tiny/rloo", "rloo", 12),
+    "online_dpo": Method("tiny/online_dpo", "online_dpo", 16),
 }
 
 
