@@ -15,6 +15,7 @@ from launcher.cluster.types import Cluster
 from launcher.errors import DoesNotFit, SchedulerUnavailable, UsageError
 from launcher.plan.evidence import Evidence
 from launcher.plan.objective import Objective
+from launcher.plan.trust import trusting
 from launcher.plan.types import Plan
 
 
@@ -34,14 +35,30 @@ def prepare(
     *,
     method: str | None = None,
     accelerate: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Prepared:
     """Read, check and plan, with what the runs below `runs` and the site's ledger have measured.
 
-    With a `method`, `source` is a config of TRL. Warnings go to stderr. Raises UsageError,
-    DoesNotFit.
+    With a `method`, `source` is a config of TRL. With `trust_remote_code`, code beside the models
+    may run. Warnings go to stderr. Raises UsageError, DoesNotFit.
     """
     if source.endswith(".json") and method is None:
-        return _stored(Path(source), overrides, objective)
+        prepared = _stored(Path(source), overrides, objective)
+    else:
+        prepared = _made(source, overrides, cluster, runs, objective, method, accelerate)
+    plan = trusting(prepared.plan, trust_remote_code)
+    return Prepared(plan, prepared.recipe)
+
+
+def _made(
+    source: str,
+    overrides: Sequence[str],
+    cluster: str | None,
+    runs: Path,
+    objective: Objective,
+    method: str | None,
+    accelerate: str | None,
+) -> Prepared:
     from launcher.models.find import shape_of
     from launcher.plan.make import make_plan
     from launcher.recipe.fields import trl_version

@@ -25,6 +25,11 @@ from launcher.plan.objective import Objective
     is_flag=True,
     help="Stay until Slurm has surely kept the jobs (6 s), and send again what it lost.",
 )
+@click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Let code run that lies beside the models (auto_map): it can do all that you can.",
+)
 @click.option("--wait", is_flag=True, help="Stay until the run ends; exit 5 when a stage fails.")
 @settings.runs_option
 @settings.json_option
@@ -40,6 +45,7 @@ def command(
     show_sbatch: bool,
     new: bool,
     verify: bool,
+    trust_remote_code: bool,
     wait: bool,
     runs: Path,
     as_json: bool,
@@ -57,7 +63,14 @@ def command(
     from launcher.cli.prepare import prepare
 
     prepared = prepare(
-        recipe, overrides, cluster, runs, objective, method=method, accelerate=accelerate
+        recipe,
+        overrides,
+        cluster,
+        runs,
+        objective,
+        method=method,
+        accelerate=accelerate,
+        trust_remote_code=trust_remote_code,
     )
     if dry_run:
         plan_text.show(prepared.plan, runs, show_sbatch=show_sbatch, explain=False, as_json=as_json)

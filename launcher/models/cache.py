@@ -56,13 +56,15 @@ def snapshot(reference: str, cache: Path) -> Path | None:
     return None
 
 
-def holds(reference: str, cache: Path, *, weights: bool) -> bool:
+def holds(reference: str, cache: Path, *, weights: bool, code: bool = False) -> bool:
     """Whether the cache has what loads the model: with `weights` its config and every file of its
-    weights in safetensors, else its tokenizer."""
+    weights in safetensors, else its tokenizer; with `code` the modules that these name, too."""
     revision = commit(reference, cache)
     if revision is None:
         return False
     folder = _repository(reference, cache, "model") / "snapshots" / revision
+    if code and not all((folder / module).is_file() for module in own_code(folder)):
+        return False
     if not weights:
         return (folder / "tokenizer_config.json").is_file()
     if (folder / "adapter_config.json").is_file():
@@ -77,6 +79,23 @@ def holds(reference: str, cache: Path, *, weights: bool) -> bool:
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return False
     return all((folder / part).is_file() for part in parts)
+
+
+def own_code(folder: Path) -> set[str]:
+    """The files of Python in a model's folder that its config or tokenizer names (`auto_map`)."""
+    found: set[str] = set()
+    for name in ("config.json", "tokenizer_config.json"):
+        try:
+            named = json.loads((folder / name).read_bytes())["auto_map"].values()
+        except (OSError, ValueError, LookupError, AttributeError, TypeError):
+            continue
+        for each in named:
+            # A tokenizer names two: the slow one and the fast one, either of which may be none.
+            classes = each if isinstance(each, list) else [each]
+            # Of another repository's, `owner/name--` stands before it.
+            own = (c for c in classes if isinstance(c, str) and "--" not in c)
+            found |= {f"{c.split('.')[0]}.py" for c in own}
+    return found
 
 
 def _repository(reference: str, cache: Path, kind: Kind) -> Path:

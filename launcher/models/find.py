@@ -68,7 +68,13 @@ class _Search:
     def in_folder(self, folder: Path, reference: str, source: Source, follow: bool) -> ModelShape:
         config = folder / "config.json"
         if config.is_file():
-            return read_shape(_load(config), reference, source)
+            try:
+                return read_shape(_load(config), reference, source)
+            except UsageError:
+                # A family that is not known here, with code of its own: the recipe says what it is.
+                if reference not in self.places.stated:
+                    raise
+                return read_shape(self.places.stated[reference], reference, "recipe")
         adapter = folder / "adapter_config.json"
         if follow and adapter.is_file():
             base = _base(_load(adapter))

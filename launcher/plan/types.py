@@ -229,6 +229,9 @@ class Plan:
     objective: Objective = "cost"
     notes: tuple[str, ...] = ()
     """What could not be taken into account, in sentences."""
+    trust_remote_code: bool = False
+    """Whether code that lies beside a model may run: whoever submitted said so
+    (`--trust-remote-code`), for no recipe can."""
 
     def stage(self, name: str) -> StagePlan:
         """The plan of the stage called `name`. Raises KeyError."""

@@ -9,6 +9,7 @@ _ZERO = "the plan writes it; `resources.zero_stage` and `resources.offload` pin 
 _DTYPE = "use the stage's `dtype`"
 _CHECKPOINTING = "use `resources.gradient_checkpointing`"
 _RESUME = "the launcher resumes by itself"
+_CODE = "a model's own code runs only where `launcher submit --trust-remote-code` says so"
 _HUB = "jobs upload nothing; upload the finished model from the run's folder"
 _TRACKER = "metrics go into the run's folder"
 _NODES = "the launcher sets it from the job's allocation"
@@ -75,7 +76,7 @@ OWNED: Mapping[str, str] = {
     "trackio_space_id": _TRACKER,
     "trackio_bucket_id": _TRACKER,
     "trackio_static_space_id": _TRACKER,
-    "trust_remote_code": "a model's own code is never run",
+    "trust_remote_code": _CODE,
     "model_name_or_path": "use the stage's `model` (or `policy`)",
     "tokenizer": "use the stage's `tokenizer`",
     "processing_class": "use the stage's `tokenizer`",
@@ -104,7 +105,7 @@ OWNED: Mapping[str, str] = {
 OWNED_MODEL_ARGUMENTS: Mapping[str, str] = {
     "dtype": _DTYPE,
     "torch_dtype": _DTYPE,
-    "trust_remote_code": "a model's own code is never run",
+    "trust_remote_code": _CODE,
     "device_map": _NODES,
     "quantization_config": _QUANTIZATION,
     "token": "tokens never stand in a recipe",

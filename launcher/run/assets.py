@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,6 +33,8 @@ class Asset:
     name: str
     config: str | None = None
     """Of a data set, the configuration."""
+    code: bool = False
+    """Of a model, whether its own code comes along."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}" + (f" ({self.config})" if self.config else "")
@@ -50,9 +52,14 @@ def missing(plan: Plan) -> tuple[Asset, ...]:
         asset
         for planned in plan.stages
         if planned.runs and not _asks(plan, planned)
-        for asset in (Asset(*named) for named in hub_names(plan, planned.name))
+        for asset in _assets(plan, planned.name)
     )
     return tuple(asset for asset in wanted if not _is_there(asset, hub, data))
+
+
+def _assets(plan: Plan, stage: str) -> Iterator[Asset]:
+    for kind, name, config in hub_names(plan, stage):
+        yield Asset(kind, name, config, code=plan.trust_remote_code and kind != "data")
 
 
 def fetch(plan: Plan, lacking: tuple[Asset, ...]) -> None:
@@ -104,4 +111,4 @@ def _is_there(asset: Asset, hub: Path, data: Path) -> bool:
     if asset.kind == "data":
         folder = data / asset.name.replace("/", "___")
         return (folder / asset.config).is_dir() if asset.config else folder.is_dir()
-    return cache.holds(asset.name, hub, weights=asset.kind == "model")
+    return cache.holds(asset.name, hub, weights=asset.kind == "model", code=asset.code)

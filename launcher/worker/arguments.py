@@ -54,6 +54,7 @@ def keywords(context: Context) -> dict[str, Any]:
         checkpointing=plan.gradient_checkpointing,
     )
     values["output_dir"] = str(context.paths.checkpoints)
+    values.update(context.loads)
     if plan.save_steps is not None and "save_steps" not in stage.train:
         values["save_steps"] = plan.save_steps
     values["use_cpu"] = context.on_cpu

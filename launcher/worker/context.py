@@ -70,6 +70,11 @@ class Context:
         return self.plan.cluster.device == "cpu"
 
     @property
+    def loads(self) -> dict[str, bool]:
+        """What every `from_pretrained` of this stage is told of code that lies beside a model."""
+        return {"trust_remote_code": self.plan.trust_remote_code}
+
+    @property
     def is_main(self) -> bool:
         return self.rank == 0
 

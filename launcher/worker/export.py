@@ -71,5 +71,5 @@ def _base(context: Context) -> Any:
     else:
         load, labels = AutoModelForCausalLM, {}
     unset_hf_deepspeed_config()
-    base = load.from_pretrained(folder, dtype=dtype, **SAFE, **labels, **packed)
+    base = load.from_pretrained(folder, dtype=dtype, **(SAFE | context.loads), **labels, **packed)
     return base.dequantize() if packed else base

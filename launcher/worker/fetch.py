@@ -2,8 +2,9 @@
 
 python -m launcher.worker.fetch < ASSETS
 
-ASSETS is JSON: a list of `kind` (`model`, `tokenizer`, `data`), `name` and `config`. One process at
-a time fetches an asset; the lock is the kernel's, so that one of a dead process is none.
+ASSETS is JSON: a list of `kind` (`model`, `tokenizer`, `data`), `name`, `config`, and `code`, which
+says whether a model's own code comes along. One process at a time fetches an asset; the lock is the
+kernel's, so that one of a dead process is none.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from launcher.models import cache
 from launcher.records import files
 from launcher.worker import secrets
 
 SAFE = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
-"""What is fetched of a model: no pickles, no code."""
+"""What is fetched of a model: no pickles, and code where it may run alone."""
 _WEIGHTS = "*.safetensors"
 
 
@@ -40,7 +42,7 @@ def main() -> int:
     return 0
 
 
-def _fetch(asset: Mapping[str, str | None]) -> None:
+def _fetch(asset: Mapping[str, Any]) -> None:
     name = str(asset["name"])
     if asset["kind"] == "data":
         from datasets import load_dataset
@@ -50,13 +52,15 @@ def _fetch(asset: Mapping[str, str | None]) -> None:
     from huggingface_hub import snapshot_download
 
     wanted = [kind for kind in SAFE if asset["kind"] == "model" or kind != _WEIGHTS]
+    if asset.get("code"):
+        wanted.append("*.py")
     folder = Path(snapshot_download(name, allow_patterns=wanted))
     if asset["kind"] == "model" and not any(folder.glob(_WEIGHTS)):
         raise ValueError("it has no weights in safetensors on the hub; pickles are never loaded")
 
 
 @contextmanager
-def _alone(asset: Mapping[str, str | None]) -> Iterator[None]:
+def _alone(asset: Mapping[str, Any]) -> Iterator[None]:
     """Hold the lock of an asset, and wait for it."""
     folder = cache.hub_cache(os.environ, Path.home()) / ".locks"
     files.private_folder(folder)

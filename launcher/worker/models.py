@@ -13,7 +13,7 @@ from launcher.worker import quantize
 from launcher.worker.context import Context
 
 SAFE: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
-"""No pickle is read, and no code that lies beside a model runs."""
+"""No pickle is read. Code that lies beside a model runs where `Context.loads` says so."""
 
 
 def tokenizer(context: Context) -> Any:
@@ -24,7 +24,7 @@ def tokenizer(context: Context) -> Any:
     """
     from transformers import AutoTokenizer
 
-    loaded = AutoTokenizer.from_pretrained(context.tokenizer, trust_remote_code=False)
+    loaded = AutoTokenizer.from_pretrained(context.tokenizer, **context.loads)
     if context.stage.chat_template is not None:
         loaded.chat_template = context.stage.chat_template
     for key in ("eos_token", "pad_token"):
@@ -100,7 +100,7 @@ def _trained(context: Context) -> dict[str, Any]:
 def _chosen(context: Context) -> dict[str, Any]:
     """What the recipe says of how models are loaded; TRL takes it as JSON text too."""
     given = context.stage.train.get("model_init_kwargs") or {}
-    return dict(json.loads(given) if isinstance(given, str) else given)
+    return {**(json.loads(given) if isinstance(given, str) else given), **context.loads}
 
 
 def load_causal(folder: str, dtype: Any, **chosen: Any) -> Any:
@@ -112,7 +112,7 @@ def load_causal(folder: str, dtype: Any, **chosen: Any) -> Any:
 
     if _is_classifier(folder):
         raise UsageError(f"{folder} is a reward model, where a policy is needed")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **SAFE, **chosen)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **(SAFE | chosen))
     if getattr(model.config, "output_router_logits", False):
         # SFT leaves it on in what it saves, and no such mixture of experts can generate: the load
         # of the experts would be balanced over a mask of another length. Trainers ask for it.
@@ -164,30 +164,33 @@ def load_reward_model(folder: str, dtype: Any, pad: int, **chosen: Any) -> Any:
 
 def _labels(folder: str) -> int:
     """How many labels a classifier's own config names; of an adapter, those it was trained with."""
-    from transformers import AutoConfig
-
     if (Path(folder) / "adapter_config.json").is_file():
         return 1
-    return int(AutoConfig.from_pretrained(folder, trust_remote_code=False).num_labels)
+    return len(_config(folder).get("id2label") or ("0", "1"))
 
 
 def _classifier(folder: str, dtype: Any, pad: int, **chosen: Any) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=1, dtype=dtype, **SAFE, **chosen
+        folder, num_labels=1, dtype=dtype, **(SAFE | chosen)
     )
     model.config.pad_token_id = pad
     return model
 
 
-def _is_classifier(folder: str) -> bool:
-    from transformers import AutoConfig
+def _config(folder: str) -> dict[str, Any]:
+    """What a model's config.json says, of which no code makes anything."""
+    from transformers import PreTrainedConfig
 
+    return dict(PreTrainedConfig.get_config_dict(folder)[0])
+
+
+def _is_classifier(folder: str) -> bool:
     adapter = Path(folder) / "adapter_config.json"
     if adapter.is_file():
         return bool(json.loads(adapter.read_text()).get("task_type") == "SEQ_CLS")
-    architectures = AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or []
+    architectures = _config(folder).get("architectures") or []
     return any(name.endswith("ForSequenceClassification") for name in architectures)
 
 

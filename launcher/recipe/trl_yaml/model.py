@@ -34,7 +34,9 @@ def take(flat: Flat) -> None:
         flat.note(flash, "use_flash_attention_2", text)
     if attention is not None:
         flat.give("train.model_init_kwargs.attn_implementation", attention)
-    flat.leave_out("trust_remote_code", "a model's own code is never run")
+    flat.leave_out(
+        "trust_remote_code", "a model's own code runs only where `--trust-remote-code` says so"
+    )
 
 
 def _models(flat: Flat) -> None:

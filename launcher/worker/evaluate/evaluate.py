@@ -70,6 +70,7 @@ def evaluate(
     on_progress: Callable[[int, int], None],
     deepspeed: Mapping[str, Any] | None = None,
     on_phase: Callable[[str], None] = lambda _phase: None,
+    trust_remote_code: bool = False,
 ) -> EvaluationResult:
     """Compare `candidates` (label → folder of a model or of an adapter) on the prompts of `rows`.
 
@@ -93,8 +94,9 @@ def evaluate(
         raise ValueError(f"the baseline {baseline} is none of {', '.join(candidates)}")
     # First, so that a slip in a score file shows before the models have worked.
     functions = {label: score.function(label, each, rows) for label, each in scores.items()}
+    loads = {"trust_remote_code": trust_remote_code}
     reader = reward_model and score.reader(
-        reward_model, tokenizer, talks=not isinstance(rows[0]["prompt"], str)
+        reward_model, tokenizer, talks=not isinstance(rows[0]["prompt"], str), **loads
     )
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     own = list(rows[rank::world])
@@ -104,7 +106,7 @@ def evaluate(
     # Of all rows, so that every rank has as many turns.
     column = column if any(row.get(column or "") for row in rows) else None
     judge = _Judge(
-        own, column, config, tokenizer, dtype, device, batch_size, seed + rank, deepspeed
+        own, column, config, tokenizer, dtype, device, batch_size, seed + rank, deepspeed, loads
     )
     others = {label for label, folder in candidates.items() if folder != reference}
     judge.count(
@@ -178,8 +180,10 @@ class _Judge:
         batch_size: int,
         seed: int,
         deepspeed: Mapping[str, Any] | None,
+        loads: Mapping[str, bool],
     ) -> None:
         self._rows = rows
+        self._loads = loads
         self._given = (
             []
             if column is None
@@ -259,7 +263,7 @@ class _Judge:
         pad = reader.pad_token_id
 
         def load() -> Any:
-            return models.load_reward_model(folder, self._dtype, pad)
+            return models.load_reward_model(folder, self._dtype, pad, **self._loads)
 
         with placed(load, self._device, self._deepspeed) as model:
             return {
@@ -276,9 +280,10 @@ class _Judge:
             }
 
     def _policy(self, folder: str) -> AbstractContextManager[Any]:
-        return placed(
-            lambda: models.load_causal(folder, self._dtype), self._device, self._deepspeed
-        )
+        def load() -> Any:
+            return models.load_causal(folder, self._dtype, **self._loads)
+
+        return placed(load, self._device, self._deepspeed)
 
     def _log_probabilities(
         self, model: Any, completions: Sequence[Completion], temperature: float | None = None

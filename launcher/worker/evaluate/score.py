@@ -59,7 +59,7 @@ def as_answer(prompt: Any, text: str) -> Any:
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
 
 
-def reader(folder: str, written_with: Any, *, talks: bool) -> Any:
+def reader(folder: str, written_with: Any, *, talks: bool, trust_remote_code: bool = False) -> Any:
     """The tokenizer that the reward model in `folder` reads with: its own, else the candidates'.
 
     Raises UsageError where it has other tokens and, though the prompts are messages (`talks`), no
@@ -70,7 +70,7 @@ def reader(folder: str, written_with: Any, *, talks: bool) -> Any:
     if Path(folder).is_dir() and not (Path(folder) / "tokenizer_config.json").is_file():
         return written_with
     try:
-        own = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        own = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError):
         return written_with
     same = reward.same_tokens(own, written_with)

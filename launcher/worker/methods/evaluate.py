@@ -50,6 +50,7 @@ def run(context: Context, stop: Stop) -> Finished:
         on_progress=lambda done, total: context.report("evaluate", done, total),
         deepspeed=context.stage_plan.deepspeed,
         on_phase=context.measure,
+        **context.loads,
     )
     # What was written is finished, what was not is done again.
     stop.hold()

@@ -16,7 +16,7 @@ from transformers import (
 )
 from trl.data_utils import apply_chat_template, is_conversational
 
-# No pickle is read, and no code that lies beside a model runs.
+# No pickle is read. Code that lies beside a model runs where the trainer's arguments say so.
 _SAFE: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
 
 
@@ -46,7 +46,9 @@ def load_value_model(source: str, **init: Any) -> PreTrainedModel:
     )
 
 
-def tokenizer_of(model: PreTrainedModel, role: str) -> PreTrainedTokenizerBase | None:
+def tokenizer_of(
+    model: PreTrainedModel, role: str, *, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase | None:
     """The tokenizer that lies beside the weights of the `role`; None for a model without a folder.
 
     Raises `ValueError` where the folder has none, since nothing then says what the model reads.
@@ -55,7 +57,7 @@ def tokenizer_of(model: PreTrainedModel, role: str) -> PreTrainedTokenizerBase |
     if not source:
         return None
     try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"The {role} in {source} has no tokenizer beside it to compare with the policy's: "

@@ -102,7 +102,7 @@ class PPOTrainer(Committed, GRPOTrainer):
         if processing_class is None:
             source = model if isinstance(model, str) else model.config.name_or_path
             processing_class = AutoTokenizer.from_pretrained(
-                source, padding_side="left", trust_remote_code=False
+                source, padding_side="left", trust_remote_code=args.trust_remote_code
             )
         if len(train_dataset) < args.generation_batch_size:
             raise ValueError(
@@ -116,7 +116,9 @@ class PPOTrainer(Committed, GRPOTrainer):
             if isinstance(reward_model, str)
             else reward_model
         )
-        scorer_tokenizer = reward_processing_class or reward.tokenizer_of(scorer, "reward model")
+        scorer_tokenizer = reward_processing_class or reward.tokenizer_of(
+            scorer, "reward model", trust_remote_code=args.trust_remote_code
+        )
         reward.check_label(scorer)
         if isinstance(value_model, str):
             value_model = reward.load_value_model(value_model, **init)

@@ -59,7 +59,7 @@ def _of_model(context: Context, label: str, folder: str) -> Judge:
 
     from launcher.worker.rewards.model import ModelJudge
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, **context.loads)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = models.trained_reward_model(context, folder, tokenizer.pad_token_id)

@@ -20,7 +20,16 @@ _WORLD = (
 )  # fmt: skip
 
 
-def argv(python: str, stage: Stage, model: str, *, address: str, port: int, gpus: int) -> list[str]:
+def argv(
+    python: str,
+    stage: Stage,
+    model: str,
+    *,
+    address: str,
+    port: int,
+    gpus: int,
+    trust_remote_code: bool = False,
+) -> list[str]:
     """The words of the server's program: no shell reads them."""
     words = [
         python, "-m", MODULE, "serve", model,
@@ -36,6 +45,8 @@ def argv(python: str, stage: Stage, model: str, *, address: str, port: int, gpus
         "--logprobs-mode", "processed_logprobs",
         "--max-logprobs", "-1",
     ]  # fmt: skip
+    if trust_remote_code:
+        words.append("--trust-remote-code")
     longest = served_tokens(stage)
     return [*words, "--max-model-len", str(longest)] if longest is not None else words
 

@@ -130,7 +130,13 @@ class _Server:
         port = address.free_port(own)
         gpus = allocation.server_gpus
         words = command.argv(
-            sys.executable, stage_plan.stage, task.model, address=own, port=port, gpus=gpus
+            sys.executable,
+            stage_plan.stage,
+            task.model,
+            address=own,
+            port=port,
+            gpus=gpus,
+            trust_remote_code=task.plan.trust_remote_code,
         )
         variables = command.variables(
             task.environment,
