@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import UsageError
-from launcher.worker import network, secrets, streams, supervisor
+from launcher.worker import network, secrets, streams
+from launcher.worker.supervision import job
 from tests.unit.running import ON_THIS_MACHINE
 
 TOKEN = "hf_" + "a1B2" * 8
@@ -81,7 +82,7 @@ def test_a_line_that_is_no_secret_is_refused_without_its_value(line: str, tmp_pa
 def test_the_trainers_variables_have_them_and_this_process_has_not(tmp_path: Path) -> None:
     path = write(tmp_path / "s", f"HF_TOKEN={TOKEN}\n")
     plan = replace(ON_THIS_MACHINE, cluster=replace(ON_THIS_MACHINE.cluster, secrets=path))
-    assert supervisor.environment(plan, "sft")["HF_TOKEN"] == TOKEN
+    assert job.environment(plan, "sft")["HF_TOKEN"] == TOKEN
     assert TOKEN not in os.environ.values()
 
 
@@ -110,4 +111,4 @@ def test_nodes_ask_nobody_unless_somebody_says_that_they_may() -> None:
     assert "HF_HUB_OFFLINE" not in network.variables({"HF_HUB_OFFLINE": "0"})
     assert network.variables({"HF_HUB_OFFLINE": "0"})["HF_DATASETS_OFFLINE"] == "0"
     assert "WANDB_MODE" not in network.variables({"WANDB_MODE": "online"})
-    assert supervisor.environment(ON_THIS_MACHINE, "sft")["TRANSFORMERS_OFFLINE"] == "1"
+    assert job.environment(ON_THIS_MACHINE, "sft")["TRANSFORMERS_OFFLINE"] == "1"

@@ -7,16 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launcher.records import rounds
+from launcher.records import attempts, rounds
 from launcher.worker import child, heartbeat, host_memory
 from launcher.worker.deadlines import TERM_S, Silence
 from launcher.worker.signals import Signals
 from launcher.worker.stop import Leave, Stop
+from launcher.worker.supervision import replaced
+from launcher.worker.supervision.replaced import Replaced
 
 BEATS = """
 import sys
@@ -134,3 +137,44 @@ def test_amid_steps_a_signal_sets_the_flag_alone(stop: Stop) -> None:
     assert stop.told
     with pytest.raises(Leave):
         stop.leave_at_once()
+
+
+def begun(folder: Path, restarts: int) -> attempts.Attempt:
+    now = time.time()
+    return attempts.start(
+        folder,
+        attempts.Attempt(
+            number=0,
+            token="t",
+            job_id="7",
+            host="n",
+            processes=1,
+            started=now,
+            restarts=restarts,
+        ),
+    )
+
+
+@pytest.mark.parametrize("first", ["ends the receipt that it finds open", "begins its own"])
+def test_a_start_that_slurm_gave_up_sees_that_a_later_one_has_taken_over(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replaced, "REPLACED_S", 0)
+    before = begun(tmp_path, 0)
+    attempts.finish(tmp_path, replace(before, ended=time.time(), outcome="stopped"))
+    own = begun(tmp_path, 1)
+    asks = Replaced(tmp_path, own)
+    assert not asks()
+    if first == "begins its own":
+        begun(tmp_path, 2)
+    else:
+        attempts.finish(tmp_path, replace(own, ended=time.time(), outcome="error"))
+    assert asks()
+
+
+def test_looking_whether_another_start_took_over_reads_no_receipts_for_a_while(
+    tmp_path: Path,
+) -> None:
+    asks = Replaced(tmp_path, begun(tmp_path, 0))
+    begun(tmp_path, 1)
+    assert not asks()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.worker.scratch import variables
-from launcher.worker.supervisor import environment
+from launcher.worker.supervision.job import environment
 from tests.unit.running import ON_SLURM
 
 OWN = f"launcher-{os.getuid()}"

@@ -1,0 +1,166 @@
+"""The supervisor of rank 0: it opens and closes rounds, leaves the receipts, and decides."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from launcher.records import attempts, checkpoints, complete, failures, journal, rounds
+from launcher.records.failures import Answer, FailureClass
+from launcher.worker import child, diagnosis, receipt
+from launcher.worker.outcome import FAILED, STOPPED, SUPERSEDED
+from launcher.worker.supervision import rank
+from launcher.worker.supervision.job import Ended, Job
+from launcher.worker.supervision.replaced import Replaced
+
+POLL_S = child.POLL_S
+GATHER_S = 30.0
+"""How long the others may take to say what became of theirs, once rank 0's has ended."""
+
+
+def lead(job: Job, rung: int) -> Ended:
+    """Round after round, until the stage is done or this start of the job can do no more for it."""
+    receipt.close_open(job.stage, job.token)
+    given_up = _given_up(job)
+    number = 0
+    while not given_up:
+        _make_way(job, rung)
+        begun = attempts.start(job.stage.attempts, job.receipt(number, rung))
+        key, opening = job.key(number), rounds.Opening(rung, _free_port())
+        if job.world > 1:
+            rounds.say(rounds.opening_path(job.stage.attempts, key), opening)
+        replaced = Replaced(job.stage.attempts, begun)
+        ran = rank.run(job, key, opening, replaced)
+        if replaced():
+            print("a later start of this job has taken over", flush=True)
+            return Ended(SUPERSEDED, requeue=False)
+        endings = _gather(job, key, rank.ending(job, key, ran))
+        told = diagnosis.told_class(
+            time.time() - job.began,
+            job.planned.at(rung).allocation.time_minutes,
+            job.planned.at(rung).allocation.signal_lead_s,
+        )
+        ended, closing, rung, pause_s = _judge(job, begun, endings, told)
+        attempts.finish(job.stage.attempts, ended)
+        receipt.share(job.plan, job.planned.name, ended)
+        if job.world > 1:
+            rounds.say(rounds.closing_path(job.stage.attempts, key), closing)
+        if closing.then != "again":
+            return Ended(closing.exit_code, requeue=closing.then == "requeue")
+        said = ended.failure.message if ended.failure is not None else ended.failed
+        print(f"round {number} failed: {said}; once more at rung {rung}", flush=True)
+        _pause(job, pause_s)
+        number += 1
+    refuse(job, rung, FAILED)
+    return Ended(FAILED, requeue=False)
+
+
+def refuse(job: Job, rung: int, exit_code: int) -> None:
+    """Tell the other ranks that there is no round."""
+    if job.world > 1:
+        place = rounds.opening_path(job.stage.attempts, job.key(0))
+        rounds.say(place, rounds.Opening(rung, 0, refused=exit_code))
+
+
+def _given_up(job: Job) -> bool:
+    """Whether jobs of this stage die without a word, again and again."""
+    written = job.receipts()
+    if not written or written[-1].failed != "node":
+        return False
+    decision = failures.decide(written, "node", len(job.planned.ladder))
+    if decision.answer != "end":
+        return False
+    count = failures.without_progress(written, "node")
+    last = receipt.decided(written[-1], "end", decision.failure, count)
+    print(last.failure.message if last.failure else decision.failure, flush=True)
+    attempts.finish(job.stage.attempts, last)
+    return True
+
+
+def _make_way(job: Job, rung: int) -> None:
+    """Set checkpoints aside that this rung cannot go on from."""
+    written = [r for r in attempts.read(job.stage.attempts) if r.outcome != "superseded"]
+    before = written[-1].rung if written else 0
+    for number in range(before + 1, rung + 1):
+        if not job.planned.ladder[number - 1].keeps_checkpoints:
+            why = f"rung {number} of the ladder ({job.planned.ladder[number - 1].what})"
+            checkpoints.set_all_aside(job.stage.checkpoints, f"{why} cannot load them")
+            return
+
+
+def _judge(
+    job: Job,
+    begun: attempts.Attempt,
+    endings: Sequence[rounds.Ending],
+    told: FailureClass,
+) -> tuple[attempts.Attempt, rounds.Closing, int, float]:
+    """The receipt with its end, what comes next, at which rung, and after how many seconds."""
+    found = attempts.failures(job.stage.attempts, begun.round_key)
+    failed = diagnosis.failure_class(endings, found, job.world, told)
+    if complete.read(job.stage) is not None:
+        failed = None
+    ended = receipt.ended(begun, job.stage, endings, failed)
+    if failed is None:
+        whole = replace(ended, outcome="complete", exit_code=0, failure=None)
+        return whole, rounds.Closing("end", 0), begun.rung, 0
+    if job.signals.stop and _cancelled(job):
+        stopped = replace(ended, failed=None, answer="end")
+        return stopped, rounds.Closing("end", STOPPED), begun.rung, 0
+    history = [*(each for each in job.receipts() if each.number < ended.number), ended]
+    decision = failures.decide(history, failed, len(job.planned.ladder))
+    lasts = not job.served and not job.ending and len(endings) == job.world
+    answer: Answer = decision.answer
+    closing = rounds.Closing("end", ended.exit_code or FAILED)
+    if answer == "again" and not lasts:
+        answer = "requeue"
+    if answer == "requeue":
+        closing = rounds.Closing("requeue", STOPPED)
+    elif answer == "again" or (answer == "rung" and _same_place(job, begun.rung, decision.rung)):
+        closing = rounds.Closing("again", FAILED) if lasts else rounds.Closing("requeue", STOPPED)
+    count = failures.without_progress(history, failed)
+    judged = receipt.decided(ended, answer, decision.failure, count)
+    return judged, closing, decision.rung, decision.pause_s
+
+
+def _same_place(job: Job, now: int, then: int) -> bool:
+    """Whether this job's allocation is the one of another rung too."""
+    a, b = job.planned.at(now).allocation, job.planned.at(then).allocation
+    return replace(a, time_minutes=0, signal_lead_s=0) == replace(
+        b, time_minutes=0, signal_lead_s=0
+    )
+
+
+def _gather(job: Job, key: str, own: rounds.Ending) -> tuple[rounds.Ending, ...]:
+    """What became of the trainers of all ranks, as far as their supervisors live to say so."""
+    if job.served and own.exit_code not in (0, STOPPED):
+        # The server's task has its own eyes: what it saw tells why this rank failed.
+        time.sleep(5 * POLL_S)
+    if job.world == 1:
+        return (own,)
+    deadline = time.monotonic() + GATHER_S
+    while True:
+        found = rounds.endings(job.stage.attempts, key)
+        if len(found) == job.world or time.monotonic() > deadline or job.signals.now:
+            return found or (own,)
+        time.sleep(POLL_S)
+
+
+def _pause(job: Job, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not job.ending:
+        time.sleep(POLL_S)
+
+
+def _free_port() -> int:
+    """For the ranks to meet at. Should another program take it in between, the round fails, and the
+    next has another."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def _cancelled(job: Job) -> bool:
+    known = journal.submissions(journal.read(job.paths.journal))
+    return known[job.planned.name].cancelled

@@ -1,0 +1,101 @@
+"""What the supervisor of every rank does in a round: run its trainer, and say what became of it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from launcher.records import attempts, files, rounds
+from launcher.worker import child, deadlines
+from launcher.worker.child import Others, Ran
+from launcher.worker.outcome import FAILED, STOPPED
+from launcher.worker.supervision.job import Job, environment
+from launcher.worker.vllm import client
+
+_KILLED = 128 + signal.SIGKILL
+
+
+def run(
+    job: Job, key: str, opening: rounds.Opening, replaced: Callable[[], bool] = lambda: False
+) -> Ran:
+    """Run this rank's trainer to its end."""
+    planned = job.planned.at(opening.rung)
+    env = {**environment(job.plan, job.planned.name), "MASTER_PORT": str(opening.port)}
+    if job.world == 1 and not job.served:
+        env["MASTER_ADDR"] = "127.0.0.1"
+    watch = child.Watch(
+        signals=job.signals,
+        silence=deadlines.silence(planned),
+        signal_lead_s=planned.allocation.signal_lead_s,
+        memory_limit=int(planned.allocation.host_memory_gib * 2**30)
+        // planned.allocation.all_tasks_per_node,
+        deserted=lambda: job.deserted() or replaced(),
+        others=lambda: _others(job, key),
+        apart=job.planned.stage.command is not None,
+    )
+    if job.served:
+        at = client.Place(job.stage, planned, job.start, job.rank)
+        server = client.wait(at, lambda: job.signals.now or job.deserted())
+        if server is None:
+            return Ran(_KILLED, killed="ending", words="it was ended before its server was ready")
+        if server.state == "failed":
+            return Ran(FAILED, killed="server", words=server.reason)
+        env |= client.variables(at, server, env)
+        watch = replace(watch, lost=client.lost(at))
+    words = [str(job.paths.root), planned.name, job.token, key, str(opening.rung)]
+    return child.run(words, env, watch)
+
+
+def _others(job: Job, key: str) -> Others | None:
+    """What became of another rank of the world that ended, but for one that is done."""
+    if job.world == 1:
+        return None
+    codes = {ending.exit_code for ending in rounds.endings(job.stage.attempts, key)} - {0}
+    if not codes:
+        return None
+    return "stopped" if codes == {STOPPED} else "failed"
+
+
+def ending(job: Job, key: str, ran: Ran) -> rounds.Ending:
+    """Say what became of this rank's trainer: for the other ranks, and for the receipt."""
+    _leave_failure(job, key, ran)
+    ending = rounds.Ending(
+        rank=job.rank,
+        exit_code=ran.code,
+        killed=ran.killed,
+        told=job.signals.stop,
+        out_of_host_memory=ran.out_of_host_memory,
+        host_peak=ran.host_peak,
+    )
+    if job.world > 1:
+        rounds.say(rounds.ending_path(job.stage.attempts, key, job.rank), ending)
+    return ending
+
+
+def _leave_failure(job: Job, key: str, ran: Ran) -> None:
+    """Say for a trainer that died without a word what became of it."""
+    path = attempts.failure_path(job.stage.attempts, key, job.rank)
+    if path.exists() or ran.killed == "others" or (ran.code <= 128 and ran.killed is None):
+        return
+    kinds: Mapping[rounds.Killed, attempts.Kind] = {
+        "time": "preempted",
+        "ending": "node",
+        "server": "lost rank",
+        "hang": "hang",
+    }
+    if ran.killed is not None:
+        if ran.killed != "hang" and attempts.failures(job.stage.attempts, key):
+            return
+        kind, words = kinds[ran.killed], ran.words
+        if ran.killed == "hang":
+            words = f"the trainer of rank {job.rank} {words}"
+    else:
+        number = ran.code - 128
+        kind = "lost rank" if number == signal.SIGABRT else "killed"
+        words = f"the trainer of rank {job.rank} was killed by signal {number}"
+        if ran.out_of_host_memory:
+            words += ": the memory of its node had run out"
+        elif number == signal.SIGKILL:
+            words += ", as happens when host memory runs out"
+    files.write_json(path, attempts.Failure(job.rank, words, traceback="", kind=kind))

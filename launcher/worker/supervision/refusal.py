@@ -1,0 +1,55 @@
+"""Why a job must not train."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+from launcher.errors import LauncherError
+from launcher.records import attempts, complete, journal
+from launcher.records.failures import FailureClass
+from launcher.worker import trust
+from launcher.worker.outcome import SUPERSEDED, USER_ERROR
+from launcher.worker.supervision.job import Job
+from launcher.worker.vllm import serve
+
+
+@dataclass(frozen=True)
+class Refusal:
+    outcome: attempts.Outcome
+    exit_code: int
+    failure: attempts.Failure | None = None
+    failed: FailureClass | None = None
+
+
+def refusal(job: Job, rung: int) -> Refusal | None:
+    """Why this job must not train, or None."""
+    paths, plan, stage, token = job.paths, job.plan, job.planned.name, job.token
+    current = journal.submissions(journal.read(paths.journal)).get(stage)
+    if current is None or current.token != token or current.cancelled:
+        return Refusal("superseded", SUPERSEDED)
+    try:
+        for name in plan.stage(stage).stage.needs:
+            if plan.stage(name).stage.use is None:
+                complete.verify(paths.stage(name))
+    except LauncherError as error:
+        words = f"{error.message}; {error.hint}" if error.hint else error.message
+        return _refused(words)
+    distrusted = trust.refusal(paths, plan, stage)
+    if distrusted is not None:
+        failed, words = distrusted
+        return _refused(words, failed)
+    needed = job.planned.at(rung).allocation.processes
+    if job.world != needed:
+        return _refused(
+            f"this job has {job.world} processes, rung {rung} of the plan's ladder {needed}"
+        )
+    without = serve.missing(plan.stage(stage), platform.node())
+    if without is not None:
+        return _refused(without)
+    return None
+
+
+def _refused(words: str, failed: FailureClass = "user") -> Refusal:
+    failure = attempts.Failure(rank=0, message=words, traceback="", kind=failed)
+    return Refusal("error", USER_ERROR, failure, failed)
