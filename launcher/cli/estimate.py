@@ -239,7 +239,7 @@ def _by_flags(recipe: Recipe, only: str | None, flags: Mapping[str, Any]) -> lis
             base = Settings(
                 processes=gpus,
                 processes_per_node=min(gpus, NODE),
-                gradient_checkpointing=stage.method != "evaluate",
+                gradient_checkpointing=METHODS[stage.method].trains,
             )
             found.append(_sized(stage, role_shapes(recipe, stage, look_up), base, flags))
     return _some(found, only, [stage.name for stage in recipe.stages])

@@ -47,7 +47,8 @@ def estimate(
     """
     stack = stack or stack_of(stage, settings)
     job = _Job(stage, residents(stage, shapes), settings, stack)
-    phases = job.evaluation() if stage.method == "evaluate" else job.training()
+    trains = METHODS[stage.method].trains
+    phases = job.training() if trains else job.evaluation()
     made = tuple(_phase(name, items, job) for name, items in phases)
     offloaded = sum(each.host for each in job.held.values())
     host = host_memory(
@@ -57,7 +58,7 @@ def estimate(
         stack,
         offloaded=offloaded,
         peak=max(each.total for each in made),
-        saved=0 if stage.method == "evaluate" else job.saved.host,
+        saved=job.saved.host if trains else 0,
     )
     return MemoryEstimate(made, host, node_items(settings))
 
@@ -158,7 +159,7 @@ class _Job:
             held = kept(kind, batch, checkpointing=settings.gradient_checkpointing)
             chances = {"logits": float(size * scored)}
             loss = max(loss, merge((held, chances, max(readers, key=total))), key=total)
-        if stage.method in ("dpo", "kto") and not stage.train.get("precompute_ref_log_probs"):
+        if method.reference == "not precomputed" and method.needs_reference(stage.train):
             # The reference reads the batch while the policy's activations live.
             reference = next((m for m in self.models if m.role == "reference"), main)
             frozen = read(self.kind(reference, trains=False), "log-probabilities", batch)
@@ -253,9 +254,7 @@ class _Job:
         return beside(self.stack) if aside else self.stack
 
     def _output(self, model: Resident) -> Output:
-        if scores(model.role) or self.stage.method == "reward":
-            return "score"
-        return "loss" if self.stage.method == "sft" else "log-probabilities"
+        return "score" if scores(model.role) else METHODS[self.stage.method].output
 
     def _weights(self) -> Items:
         items: Items = {"weights": float(self.held[self.models[0].role].weights)}

@@ -14,10 +14,6 @@ DEFAULT_MAX_LENGTH = 1024
 """`max_length` of TRL's SFT and reward configs."""
 DEFAULT_PROMPT = 512
 """Assumed longest prompt where `data.max_prompt_tokens` does not say."""
-DEFAULT_COMPLETION = 512
-"""`max_completion_length` of TRL's GRPO config, and of ours."""
-DEFAULT_NEW_TOKENS = 64
-"""`max_new_tokens` of TRL's online DPO config."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class Lengths:
 
 def lengths(stage: Stage, shape: ModelShape) -> Lengths:
     """The longest sequence that the stage trains on or generates."""
-    if METHODS[stage.method].online or stage.method == "evaluate":
+    if METHODS[stage.method].generates:
         prompt = stage.data.max_prompt_tokens if stage.data is not None else None
         return Lengths(prompt or DEFAULT_PROMPT, completion_tokens(stage))
     if "max_length" in stage.train and stage.train["max_length"] is None:
@@ -44,9 +40,8 @@ def lengths(stage: Stage, shape: ModelShape) -> Lengths:
 
 def completion_tokens(stage: Stage) -> int:
     """The longest completion of a stage that generates."""
-    if stage.method == "online_dpo":
-        return whole(stage.train, "max_new_tokens", DEFAULT_NEW_TOKENS)
-    return whole(stage.train, "max_completion_length", DEFAULT_COMPLETION)
+    key, default = METHODS[stage.method].completion
+    return whole(stage.train, key, default)
 
 
 def whole(train: Mapping[str, Any], key: str, default: int) -> int:

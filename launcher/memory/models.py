@@ -72,31 +72,20 @@ def residents(stage: Stage, shapes: Mapping[str, ModelShape]) -> tuple[Resident,
 
 
 def _reads_reference(stage: Stage) -> bool:
-    """Whether a reference is loaded beside the policy.
-
-    A frozen base is the reference of its adapter. DPO's and KTO's log-probabilities may be computed
-    before, PPO, GRPO and RLOO may do without a KL penalty. Online DPO always reads it.
-    """
+    """Whether a reference is loaded beside the policy: a frozen base is that of its adapter."""
     policy = stage.models.get(METHODS[stage.method].main_role)
     is_policy = stage.models.get("reference", policy) == policy
     if stage.peft is not None and is_policy:
         return False
-    if stage.method in ("dpo", "kto"):
-        return not stage.train.get("precompute_ref_log_probs")
-    if stage.method == "ppo":
-        return bool(stage.train.get("kl_coef", 0.05) != 0)
-    if stage.method == "grpo":
-        return bool(stage.train.get("beta", 0.0) != 0)
-    if stage.method == "rloo":
-        return bool(stage.train.get("beta", 0.05) != 0)
-    return stage.method == "online_dpo"
+    return METHODS[stage.method].needs_reference(stage.train)
 
 
 def _trained(stage: Stage, role: str, shape: ModelShape) -> Resident:
     # A reward model has a score of one output in place of the LM head; PPO's value head is one
     # such row beside it.
-    base = shape.trunk_parameters if stage.method == "reward" else shape.parameters
-    head = shape.hidden if stage.method in ("reward", "ppo") else 0
+    judges = METHODS[stage.method].output == "score"
+    base = shape.trunk_parameters if judges else shape.parameters
+    head = shape.hidden if judges or stage.method == "ppo" else 0
     if stage.peft is None:
         return Resident(role, shape, 0, base + head)
     whole = whole_parameters(stage.peft, shape)

@@ -6,13 +6,12 @@ from launcher.memory.lengths import completion_tokens, whole
 from launcher.memory.stack import width
 from launcher.memory.types import GIB, Phase
 from launcher.models.types import ModelShape
+from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Stage
 
 SERVER_SHARE = 0.9
 """Of a GPU's memory that a server takes, where `train.vllm_gpu_memory_utilization` does not say
 (vLLM's `--gpu-memory-utilization`)."""
-COLOCATED_SHARE = {"online_dpo": 0.55}
-"""The same beside a trainer, by method: the defaults of TRL's configs; else 0.3."""
 CONCURRENT = 16
 """Sequences of full length that a server's cache should hold at once: fewer would be written in
 turns, and vLLM does not start where not one fits."""
@@ -27,7 +26,7 @@ HOST_GIB = {"cuda": 6, "cpu": 2}
 def colocated_share(stage: Stage) -> float:
     """Share of a GPU that vLLM takes beside the trainer."""
     given = stage.train.get("vllm_gpu_memory_utilization")
-    return float(given) if given is not None else COLOCATED_SHARE.get(stage.method, 0.3)
+    return float(given) if given is not None else METHODS[stage.method].vllm_share
 
 
 def server_share(stage: Stage) -> float:

@@ -124,7 +124,7 @@ def stack_of(stage: Stage, settings: Settings) -> Stack:
     autocast; an adapter's base stays in the stage's dtype. DeepSpeed runs models in that dtype.
     """
     half, alone = stage.dtype != "float32", settings.zero_stage == 0
-    trains = stage.method != "evaluate"
+    trains = METHODS[stage.method].trains
     whole = trains and half and alone and stage.peft is None
     cuda, liger = settings.device == "cuda", bool(stage.train.get("use_liger_kernel"))
     quantization = stage.peft.quantization if stage.peft is not None else None
@@ -147,7 +147,7 @@ def stack_of(stage: Stage, settings: Settings) -> Stack:
 def _balances(stage: Stage) -> bool:
     """TRL's trainers but the reward model's, unless the recipe sets the coefficient to zero; that
     of a config which says none is not zero either."""
-    asked = stage.method in ("sft", "dpo", "kto", "grpo", "rloo")
+    asked = METHODS[stage.method].balances_experts
     return asked and stage.train.get("router_aux_loss_coef") != 0
 
 

@@ -34,7 +34,7 @@ class _Change:
 
 def advice(chosen: Choice, layouts: list[Layout], search: Search) -> tuple[str, ...]:
     """Sentences, one a change that is worth it."""
-    if search.stage.method == "evaluate":
+    if not METHODS[search.stage.method].trains:
         return ()
     found = []
     for change in _changes(search, chosen):

@@ -20,7 +20,7 @@ _EVALUATION_BATCHES = (32, 16, 8, 4, 2, 1)
 
 def global_batch(stage: Stage) -> int | None:
     """None: evaluation without one, where any batch gives the same result."""
-    if stage.global_batch is None and stage.method != "evaluate":
+    if stage.global_batch is None and METHODS[stage.method].trains:
         return DEFAULT_GLOBAL_BATCH
     return stage.global_batch
 
@@ -37,12 +37,13 @@ def batches(stage: Stage, processes: int) -> list[tuple[int, int]]:
     if total % processes:
         return []
     own = total // processes
-    sizes = [pin] if pin else range(_least(stage), min(own, LARGEST_MICRO_BATCH) + 1)
+    sizes = [pin] if pin else range(least(stage), min(own, LARGEST_MICRO_BATCH) + 1)
     return [(size, own // size) for size in sizes if own % size == 0]
 
 
-def _least(stage: Stage) -> int:
-    """KTO compares a row with others of its micro-batch; one of its losses does not."""
+def least(stage: Stage) -> int:
+    """Rows of the smallest micro-batch: KTO compares a row with others of it, but in one of its
+    losses."""
     compares = stage.method == "kto" and stage.train.get("loss_type", "kto") == "kto"
     return 2 if compares else 1
 
@@ -55,7 +56,7 @@ def variants(
     `offload`: those that use the host's memory instead of those that do not. A pinned offload
     counts as plain.
     """
-    pins, trains = stage.resources, stage.method != "evaluate"
+    pins, trains = stage.resources, METHODS[stage.method].trains
     pinned_gather = stage.train.get("ds3_gather_for_generation")
     shared = {
         "processes": layout.processes,
@@ -93,7 +94,7 @@ def variants(
 def _zero_and_offload(stage: Stage, layout: Layout) -> list[tuple[int, Offload]]:
     pins = stage.resources
     every: tuple[tuple[int, Offload], ...]
-    if stage.method == "evaluate":
+    if not METHODS[stage.method].trains:
         every = ((0, "none"), (3, "none"))
     else:
         every = (

@@ -205,7 +205,10 @@ def _ladder_problems(plan: Plan, each: StagePlan) -> Iterator[str]:
         if not _LINE.fullmatch(rung.what):
             yield f"{place}.what: {rung.what!r} has a control character"
         # An evaluation's batch changes nothing but its speed.
-        if each.stage.method != "evaluate" and after.sequences_per_step != each.sequences_per_step:
+        if (
+            METHODS[each.stage.method].trains
+            and after.sequences_per_step != each.sequences_per_step
+        ):
             yield (
                 f"{place}: micro_batch × accumulation × processes is {after.sequences_per_step},"
                 f" the plan's is {each.sequences_per_step}"

@@ -149,7 +149,7 @@ def received(observation: Observation, user: int | None, now: float) -> Observat
     if (
         kind.method not in METHODS
         or (kind.offload and kind.sharding == "none")
-        or (kind.adapter != "full" and kind.method == "evaluate")
+        or (kind.adapter != "full" and not METHODS[kind.method].trains)
         or not all(0 < size < _TOO_LARGE for size in sizes)
         or not 0 < observation.when < now + _DAY_S
         or not 0 < observation.processes < _TOO_MANY

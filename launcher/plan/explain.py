@@ -12,6 +12,7 @@ from launcher.plan.advice import spell_hours
 from launcher.plan.choices import Choice, Misfit
 from launcher.plan.search import Search
 from launcher.plan.types import Rejected
+from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Peft
 
 _NODES_TRIED = 64
@@ -76,7 +77,7 @@ def does_not_fit(search: Search, misfits: Sequence[Misfit]) -> DoesNotFit:
     more = _more_nodes(search, misfits)
     ways = [more] if more else []
     ways.append(_larger(closest, search.margin(closest.settings)))
-    if stage.peft is None and stage.method != "evaluate":
+    if stage.peft is None and METHODS[stage.method].trains:
         adapter = search.of(replace(stage, peft=Peft()))
         fits = adapter.best([each.layout for each in misfits])
         if fits is not None:
@@ -144,7 +145,7 @@ def _plainer(chosen: Choice, search: Search) -> list[Rejected]:
 
 def _plainer_settings(ours: Settings, search: Search) -> list[Settings]:
     found = []
-    evaluates = search.stage.method == "evaluate"
+    evaluates = not METHODS[search.stage.method].trains
     if ours.offload != "none":
         found.append(replace(ours, offload="none"))
     elif ours.zero_stage == 3 and not evaluates:

@@ -209,7 +209,7 @@ def _check_lengths(search: Search) -> None:
     """Sequences that the recipe states longer than the model's context."""
     stage = search.stage
     shape = residents(stage, search.shapes)[0].shape
-    generates = METHODS[stage.method].online or stage.method == "evaluate"
+    generates = METHODS[stage.method].generates
     key = "max_completion_length" if generates else "max_length"
     stated = whole(stage.train, key, 0)
     prompt = (stage.data.max_prompt_tokens if stage.data is not None else None) or 0

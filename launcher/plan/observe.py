@@ -9,6 +9,7 @@ from launcher.memory.types import Phase, Settings
 from launcher.plan.calibration import ITEM
 from launcher.plan.evidence import Kind, Observation, kind_of, minor
 from launcher.plan.types import Plan, StagePlan
+from launcher.recipe.methods import METHODS
 
 LEAST_STEPS = 2
 """Optimizer steps after which a training has held all that it holds: the optimizer's states are
@@ -58,7 +59,7 @@ def observe(plan: Plan, planned: StagePlan, attempt: Receipt) -> Observation | N
     if not planned.runs or not planned.calibration.formula or attempt.ended is None:
         return None
     whole = attempt.outcome == "complete" or (
-        planned.stage.method != "evaluate" and attempt.steps >= LEAST_STEPS
+        METHODS[planned.stage.method].trains and attempt.steps >= LEAST_STEPS
     )
     measured = attempt.peak_bytes.get(_METRIC[plan.cluster.device], 0)
     if not measured or not (whole or attempt.out_of_memory):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from launcher.errors import UsageError
-from launcher.plan.types import Plan, StagePlan
+from launcher.plan.candidates import least
+from launcher.plan.types import Plan
 
 
 def check_runnable(plan: Plan) -> None:
@@ -11,15 +12,8 @@ def check_runnable(plan: Plan) -> None:
     for planned in plan.stages:
         if not planned.runs:
             continue
-        if _is_alone(planned):
+        if planned.micro_batch < least(planned.stage):
             raise UsageError(
                 f"stages.{planned.name}: KTO compares the rows of a micro-batch, which has one",
                 hint="raise `resources.micro_batch`, or use `loss_type: apo_zero_unpaired`",
             )
-
-
-def _is_alone(planned: StagePlan) -> bool:
-    """Whether a row has no other to be compared with, where TRL's loss does."""
-    stage = planned.stage
-    compares = stage.method == "kto" and stage.train.get("loss_type", "kto") == "kto"
-    return compares and planned.micro_batch == 1

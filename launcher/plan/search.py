@@ -307,7 +307,7 @@ class Search:
         """What is there at the step, or while ZeRO exchanges the last gradients."""
         stack, models = stack_of(self.stage, settings), residents(self.stage, self.shapes)
         held = [states(model, stack, settings) for model in models]
-        if self.stage.method == "evaluate":
+        if not METHODS[self.stage.method].trains:
             # One model is in memory at a time.
             tensors = max(each.weights for each in held)
         else:
@@ -351,7 +351,7 @@ class Search:
         )
 
     def _tokens(self, settings: Settings) -> int | None:
-        if self.stage.method == "evaluate":
+        if not METHODS[self.stage.method].trains:
             return None
         method = METHODS[self.stage.method]
         longest = lengths(self.stage, self.shapes[method.main_role]).total

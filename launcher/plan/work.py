@@ -17,10 +17,6 @@ ASSUMED_ROWS = 20_000
 """Rows of the data where the recipe does not say: only the ranking of allocations hangs on it."""
 DEFAULT_EPOCHS = 3.0
 """`num_train_epochs` of transformers."""
-# Method → the key that weighs the distance to the reference, and its default.
-_KL = {"ppo": ("kl_coef", 0.05), "grpo": ("beta", 0.0), "rloo": ("beta", 0.05)}
-_GENERATIONS = {"grpo": 8, "rloo": 2}
-"""`num_generations` of TRL's configs."""
 
 
 @dataclass(frozen=True)
@@ -137,13 +133,13 @@ def work_of(stage: Stage, shapes: Mapping[str, ModelShape], global_batch: int) -
         mean = float(length.total)
     known = rows is not None
     rows = rows if rows is not None else ASSUMED_ROWS
-    if stage.method == "evaluate":
+    if not method.trains:
         known = known or "num_prompts" in train
         rows = min(rows, whole(train, "num_prompts", rows))
     mini_batches, passes = _rounds(stage, global_batch)
     stated = whole(train, "max_steps", 0)
     counted = stated > 0 or known
-    if stage.method == "evaluate":
+    if not method.trains:
         steps = max(1, len(stage.candidates))
     elif stated > 0:
         steps = stated
@@ -154,7 +150,7 @@ def work_of(stage: Stage, shapes: Mapping[str, ModelShape], global_batch: int) -
         others.append(_reader(models[0]))
     return Work(
         stage=stage,
-        main=_reader(models[0], heads=stage.method != "reward"),
+        main=_reader(models[0], heads=method.output != "score"),
         others=tuple(others),
         value=next((_reader(each) for each in models[1:] if each.trained), None),
         trained=sum(model.trained for model in models),
@@ -166,7 +162,7 @@ def work_of(stage: Stage, shapes: Mapping[str, ModelShape], global_batch: int) -
         length=length,
         mean=mean,
         online=method.online,
-        trains=stage.method != "evaluate",
+        trains=method.trains,
         mini_batches=mini_batches,
         passes=passes,
         steps=steps,
@@ -189,8 +185,9 @@ def _rounds(stage: Stage, batch: int) -> tuple[int, int]:
 
 def _steps(stage: Stage, rows: int, batch: int, mini_batches: int, passes: int) -> int:
     epochs = float(stage.train.get("num_train_epochs", DEFAULT_EPOCHS))
-    if METHODS[stage.method].online and stage.method != "online_dpo":
-        each = whole(stage.train, "num_generations", _GENERATIONS.get(stage.method, 1))
+    method = METHODS[stage.method]
+    if method.online and stage.method != "online_dpo":
+        each = whole(stage.train, "num_generations", method.group)
         a_pass = rows * each // (batch * mini_batches) * mini_batches * passes
     else:
         a_pass = math.ceil(rows / batch)
@@ -239,11 +236,4 @@ def _base_is_reference(stage: Stage, models: tuple[Resident, ...]) -> bool:
     """Whether an adapter's base reads as the reference, in a pass of its own."""
     if stage.peft is None or any(model.role == "reference" for model in models):
         return False
-    if stage.method in ("dpo", "kto"):
-        return not stage.train.get("precompute_ref_log_probs")
-    if stage.method == "online_dpo":
-        return True
-    if stage.method not in _KL:
-        return False
-    key, default = _KL[stage.method]
-    return bool(stage.train.get(key, default) != 0)
+    return METHODS[stage.method].needs_reference(stage.train)

@@ -12,19 +12,8 @@ from launcher.recipe.types import Bound, Data
 
 _TRAINED = ("train_loss", "loss", "entropy", "grad_norm", "num_tokens")
 _HELD_OUT = "eval_"
-# What trainers log beside these goes by no list of ours (a user's rewards have names of their own),
-# so only what is nearly one of them is taken for a slip.
-_FIGURES = {
-    "sft": ("mean_token_accuracy",),
-    "reward": ("accuracy", "margin", "mean_reward"),
-    "dpo": ("rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected"),
-    "kto": ("rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected", "kl"),
-    "ppo": ("reward", "reward_std", "kl", "objective/kl", "objective/scores", "eos_rate"),
-    "grpo": ("reward", "reward_std", "kl", "frac_reward_zero_std"),
-    "rloo": ("reward", "reward_std", "kl", "frac_reward_zero_std"),
-    "online_dpo": ("objective/kl", "objective/scores", "rewards/accuracies", "rewards/margins"),
-}
 _CLOSE = 0.85
+"""How near a figure's name is to another's to be taken for it."""
 
 
 def gate(
@@ -67,9 +56,11 @@ def _impossible(
         if slash and label in known:
             return None
         return f"an evaluation's figures are CANDIDATE/MEASURE; candidates: {', '.join(known)}"
-    own = _FIGURES.get(method.name)
-    if own is None:
+    own = method.gates
+    if not own:
         return None
+    # What trainers log beside these goes by no list of ours (a user's rewards have names of their
+    # own), so only what is nearly one of them is taken for a slip.
     trained = (*_TRAINED, *own)
     known = [*trained, *(f"{_HELD_OUT}{name}" for name in ("loss", *own))]
     if figure not in known:

@@ -1,9 +1,13 @@
-"""The table of methods: adding one is a row here and a small file in `launcher/worker/`."""
+"""The table of methods: adding one is a row here and a small file in `launcher/worker/`.
+
+Defaults are those of the config classes of TRL 1.16 and of the launcher's own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,47 @@ class Method:
     2: prompts with two completions each)."""
     judged: bool = False
     """Whether it takes `rewards`, of which (`reward_model` counted) it needs at least one."""
+    trains: bool = True
+    output: Literal["loss", "log-probabilities", "score"] = "log-probabilities"
+    """What the main model's head gives in a training step; `loss`: no logits are needed whole."""
+    reference: Literal["never", "always", "not precomputed", "weighed"] = "never"
+    """When it needs the log-probabilities of the policy as it began: unless they were computed
+    before (`precompute_ref_log_probs`), or where the distance has a weight."""
+    distance: tuple[str, float] | None = None
+    """The key of that weight, and its default."""
+    group: int = 1
+    """Completions of each prompt in a rollout: the default of `num_generations`."""
+    completion: tuple[str, int] = ("max_completion_length", 512)
+    """The key that bounds a completion's tokens, and its default, where it generates."""
+    balances_experts: bool = False
+    """Whether its trainer weighs the load of a mixture's experts in the loss by itself."""
+    vllm_share: float = 0.3
+    """Of a GPU's memory, what vLLM takes beside the trainer by default."""
+    gates: tuple[str, ...] = ()
+    """Figures that it is judged by, as they are logged."""
+
+    @property
+    def generates(self) -> bool:
+        """Whether its data are prompts, which it answers."""
+        return self.online or (not self.trains and self.config is not None)
+
+    def needs_reference(self, train: Mapping[str, Any]) -> bool:
+        """Whether a stage with this `train:` asks what the policy was at its start, each step."""
+        if self.reference == "weighed":
+            assert self.distance is not None
+            key, default = self.distance
+            return bool(train.get(key, default) != 0)
+        if self.reference == "not precomputed":
+            return not train.get("precompute_ref_log_probs")
+        return self.reference == "always"
 
     @property
     def roles(self) -> tuple[str, ...]:
         return (*self.required_roles, *self.optional_roles)
 
+
+_MARGINS = ("rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected")
+_GROUPS = ("reward", "reward_std", "kl", "frac_reward_zero_std")
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -44,6 +84,9 @@ METHODS: dict[str, Method] = {
             main_role="model",
             required_roles=("model",),
             columns=(("messages",), ("prompt", "completion"), ("text",)),
+            output="loss",
+            balances_experts=True,
+            gates=("mean_token_accuracy",),
         ),
         Method(
             "reward",
@@ -53,6 +96,8 @@ METHODS: dict[str, Method] = {
             columns=(("chosen", "rejected"), ("prompt", "chosen", "rejected")),
             result="reward_model",
             sequences_per_row=2,
+            output="score",
+            gates=("accuracy", "margin", "mean_reward"),
         ),
         Method(
             "dpo",
@@ -62,6 +107,9 @@ METHODS: dict[str, Method] = {
             optional_roles=("reference",),
             columns=(("chosen", "rejected"), ("prompt", "chosen", "rejected")),
             sequences_per_row=2,
+            reference="not precomputed",
+            balances_experts=True,
+            gates=_MARGINS,
         ),
         Method(
             "kto",
@@ -70,6 +118,9 @@ METHODS: dict[str, Method] = {
             required_roles=("policy",),
             optional_roles=("reference",),
             columns=(("prompt", "completion", "label"), ("chosen", "rejected")),
+            reference="not precomputed",
+            balances_experts=True,
+            gates=(*_MARGINS, "kl"),
         ),
         Method(
             "ppo",
@@ -79,6 +130,9 @@ METHODS: dict[str, Method] = {
             optional_roles=("reference", "value_model"),
             columns=(("prompt",),),
             online=True,
+            reference="weighed",
+            distance=("kl_coef", 0.05),
+            gates=("reward", "reward_std", "kl", "objective/kl", "objective/scores", "eos_rate"),
         ),
         Method(
             "grpo",
@@ -89,6 +143,11 @@ METHODS: dict[str, Method] = {
             columns=(("prompt",),),
             online=True,
             judged=True,
+            reference="weighed",
+            distance=("beta", 0.0),
+            group=8,
+            balances_experts=True,
+            gates=_GROUPS,
         ),
         Method(
             "rloo",
@@ -99,6 +158,11 @@ METHODS: dict[str, Method] = {
             columns=(("prompt",),),
             online=True,
             judged=True,
+            reference="weighed",
+            distance=("beta", 0.05),
+            group=2,
+            balances_experts=True,
+            gates=_GROUPS,
         ),
         Method(
             "online_dpo",
@@ -110,6 +174,10 @@ METHODS: dict[str, Method] = {
             sequences_per_row=2,
             online=True,
             judged=True,
+            reference="always",
+            completion=("max_new_tokens", 64),
+            vllm_share=0.55,
+            gates=("objective/kl", "objective/scores", "rewards/accuracies", "rewards/margins"),
         ),
         Method(
             "evaluate",
@@ -118,8 +186,9 @@ METHODS: dict[str, Method] = {
             optional_roles=("reference", "reward_model"),
             columns=(("prompt",),),
             result="report",
+            trains=False,
         ),
-        Method("command", config=None, main_role="", result=None),
+        Method("command", config=None, main_role="", result=None, trains=False),
     )
 }
 

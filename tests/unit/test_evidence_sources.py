@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,18 +207,25 @@ def test_a_folder_that_another_user_made_in_ones_name_is_not_written_to(shared: 
         ledger.add(shared, 1.0, "x", {})
 
 
-def test_reading_a_thousand_attempts_takes_no_tenth_of_a_second(tmp_path: Path) -> None:
+def test_reading_many_attempts_takes_little_more_than_reading_their_files(tmp_path: Path) -> None:
     for number in range(250):
         every = dict.fromkeys(("sft", "rm", "ppo", "eval"), receipt())
         named = {name: replace(each, token=f"{number}{name}") for name, each in every.items()}
         made_run(tmp_path, f"run-{number}", CHAIN, named)
-    spent = []
-    for _ in range(3):
+    assert len(evidence.gather(tmp_path, None).observations) == evidence.OWN_ATTEMPTS
+
+    def floor() -> None:
+        for path in list(tmp_path.rglob("attempts/*.json"))[: evidence.OWN_ATTEMPTS]:
+            json.loads(path.read_bytes())
+
+    def spent(work: Callable[[], object]) -> float:
         began = time.process_time()
-        found = evidence.gather(tmp_path, None)
-        spent.append(time.process_time() - began)
-    assert len(found.observations) == evidence.OWN_ATTEMPTS
-    assert min(spent) <= 0.1
+        work()
+        return time.process_time() - began
+
+    # Of turns side by side the best: other programs share this processor.
+    ratios = [spent(lambda: evidence.gather(tmp_path, None)) / spent(floor) for _ in range(5)]
+    assert min(ratios) <= 3
 
 
 def test_the_command_shows_shares_and_says_what_is_missing(tmp_path: Path) -> None:
