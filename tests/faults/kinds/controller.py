@@ -121,12 +121,15 @@ def accounting(case: Case) -> None:
 
 @fault("Slurm holds the job after a requeue", SFT, end="next command", redo=1)
 def held(case: Case) -> None:
-    """What a node does whose prolog fails: JobHeldAdmin. The commands that act release it."""
+    """As after a start that failed: back in the queue, and held by Slurm, not by the user. The
+    commands that act release it."""
     case.submit()
     job = case.job()
     step = case.until_step(case.draw_step())
     with case.halted():
-        case.site.slurm("scontrol", "requeuehold", job)
+        case.site.slurm("scontrol", "requeue", job)
+        case.until(lambda: case.queued()[job].startswith("PENDING"), "the requeue", 60)
+        case.site.slurm("scontrol", "hold", job)
     case.until(lambda: any("Held" in word for word in case.queued().values()), "the hold", 60)
     case.hit(f"job {job} held at step {step}: {case.queued()[job]}")
     said = case.site.call("advance", case.root.root.name)
