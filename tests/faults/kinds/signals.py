@@ -67,17 +67,20 @@ def real(case: Case) -> None:
     case.submit()
     step = case.until_step(case.draw_step())
     job, trainer = case.job(), case.trainer()
-    # It would be done before the limit: it stands still until Slurm's warning has come to it.
+    # It would be done before the limit: it stands still until Slurm's warning has come to it, which
+    # sets it going again.
     processes.send(trainer, signal.SIGSTOP)
     # At least a minute from now; Slurm warns when less than the plan's lead is left.
     *_, hours, minutes, _ = [int(n) for n in re.split("[-:]", f"0:{case.show(job)['RunTime']}")]
     limit = hours * 60 + minutes + 2
     case.site.slurm("scontrol", "update", f"jobid={job}", f"timelimit={limit}")
-    case.until(lambda: processes.waits(trainer, signal.SIGUSR2), "the warning", 240)
-    case.hit(f"Slurm warned job {job} at step {step}")
-    time.sleep(case.rng.uniform(0, 2))
-    processes.send(trainer, signal.SIGCONT)
+    case.until(lambda: not trainer.alive, "the warning", 240)
+    case.site.slurm("scontrol", "update", f"jobid={job}", "timelimit=15")
     until_back(case, 0)
+    ended = case.attempts()[0]["outcome"]
+    if ended != "stopped":
+        raise Lost(f"the first attempt was {ended}, at step {step}")
+    case.hit(f"Slurm warned job {job} at step {step}")
 
 
 @fault("the signal reaches one rank only", TWO, redo=1, quick=True)
