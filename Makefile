@@ -38,7 +38,7 @@ test-long: setup system-packages
 	$(BIN)/python -m pytest -m long
 
 methods: setup system-packages  ## every method × full, LoRA × 1 process, ZeRO-2, ZeRO-3, for real
-	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/methods.py --docs
 
 faults: setup system-packages  ## every fault at seeded points; goes on with what is not well yet
 	$(BIN)/python benchmarks/faults.py --docs

@@ -3,8 +3,10 @@
 
     python benchmarks/methods.py                        # all cells: about an hour on two cores
     python benchmarks/methods.py --only sft,lora,zero2  # one cell
-    python benchmarks/methods.py --json matrix.json     # the findings as data too; goes on with
-                                                        # the cells that are not well in there
+    python benchmarks/methods.py --json matrix.json     # findings kept elsewhere
+    python benchmarks/methods.py --docs                 # the table into docs/methods.md, too
+
+Findings are kept as they come, and cells that are well there are not run again.
 
 Each cell is two runs of the launcher on a Slurm that is started for it, of the tiny model, in
 float32 on processors. The first ends COMPLETE with every trained tensor changed (train), its saved
@@ -32,6 +34,9 @@ from benchmarks.methods_matrix.cells import cells
 from benchmarks.methods_matrix.matrix import Row, Walk, table
 from benchmarks.methods_matrix.site import Failed, site
 
+RESULTS = Path(__file__).parent / "results" / "methods.json"
+PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
+BEGIN, END = "<!-- cells -->", "<!-- end of cells -->"
 VERSIONED = ("trl", "transformers", "torch", "peft", "deepspeed")
 
 
@@ -40,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--only", default="", metavar="WORD,…", help="methods, adapters and setups to keep to"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", default=RESULTS, help="keep the findings there"
+    )
+    parser.add_argument("--docs", action="store_true", help=f"write the table into {PAGE.name}")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave all runs in this folder")
     args = parser.parse_args(argv)
     try:
@@ -48,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
-    rows = [row for row in _read(args.json) if row.good]
+    rows = [row for row in read(args.json) if row.good]
     known = {(row.method, row.adapter, row.setup) for row in rows}
     wanted = [cell for cell in wanted if (cell.method, cell.adapter, cell.setup) not in known]
     with tempfile.TemporaryDirectory(prefix="methods-") as scratch:
@@ -58,23 +66,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             with site(home) as here:
                 for row in Walk(here, _say, keep=args.keep is not None).rows(wanted):
                     rows.append(row)
-                    if args.json:
-                        _write(args.json, rows)
+                    _write(args.json, rows)
         except Failed as error:
             _say(str(error))
             return 1
+    if args.docs:
+        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
     print(table(rows))
     print(f"\n{', '.join(f'{name} {version}' for name, version in versions().items())}")
     return 0 if rows and all(row.good for row in rows) else 1
+
+
+def page(text: str, rows: Sequence[Row]) -> str:
+    """The page with the table of `rows` in place of its own."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{table(rows)}\n{END}{after}"
 
 
 def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in VERSIONED}
 
 
-def _read(path: Path | None) -> list[Row]:
+def read(path: Path) -> list[Row]:
     """The findings of earlier calls with these versions."""
-    if path is None or not path.is_file():
+    if not path.is_file():
         return []
     document = json.loads(path.read_text(encoding="utf-8"))
     if document["versions"] != versions():

@@ -14,6 +14,9 @@ WINDOW = 4
 """Steps at either end whose mean counts."""
 SCHOOL: dict[str, float] = {"max_steps": 120, "learning_rate": 5e-3}
 """How the policy that all but `sft` start from was trained."""
+HALF_WAY: dict[str, float] = {"max_steps": 30, "learning_rate": 5e-3}
+"""The same for PPO: a policy that has learned its data has nearly all that a reward model can give.
+"""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Goal:
     """How far at least, trained whole."""
     lora: float
     train: dict[str, Any] = field(default_factory=dict)
+    school: dict[str, float] = field(default_factory=lambda: SCHOOL)
+    """How the policy was trained that it starts from."""
 
     @property
     def name(self) -> str:
@@ -40,7 +45,7 @@ GOALS: dict[str, Goal] = {
     "reward": Goal("margin", 1.0, 0.5, {"max_steps": 40, "learning_rate": 2e-3}),
     "dpo": Goal("rewards/margins", 1.0, 0.5, {"max_steps": 24, "learning_rate": 2e-3}),
     "kto": Goal("rewards/margins", 1.0, 0.4, {"max_steps": 24, "learning_rate": 2e-3}),
-    "ppo": Goal("reward", 0.5, 0.3, {"max_steps": 40, "learning_rate": 5e-3}),
+    "ppo": Goal("reward", 0.5, 0.3, {"max_steps": 160, "learning_rate": 1e-3}, HALF_WAY),
     "grpo": Goal("reward", 0.2, 0.08, {"max_steps": 60, "learning_rate": 4e-3}),
     "rloo": Goal("reward", 0.2, 0.08, {"max_steps": 60, "learning_rate": 4e-3}),
     "online_dpo": Goal("objective/scores", 0.1, 0.05, {"max_steps": 40, "learning_rate": 5e-3}),

@@ -45,6 +45,8 @@ class Walk:
 
     def __init__(self, site: Site, say: Callable[[str], None], *, keep: bool = False) -> None:
         self._site, self._say, self._keep = site, say, keep
+        self._shared: dict[str, str] = {}
+        """Folders of models by the names of their runs."""
 
     def rows(self, cells: Sequence[Cell]) -> Iterator[Row]:
         """The findings of each cell, as they come. Runs of good cells are removed unless kept."""
@@ -89,8 +91,9 @@ class Walk:
         gains = []
         try:
             judge = self._judge if METHODS[cell.method].judge else ""
+            policy = self._once("sft", goal.school)
             for seed in learning.SEEDS:
-                run = self._site.finish(learning.recipe(cell, seed, self._policy, judge))
+                run = self._site.finish(learning.recipe(cell, seed, policy, judge))
                 gains.append(round(learning.gain(run.stage(stage).metrics, goal.figure), 4))
         except Failed as error:
             found[LEARNS] = str(error)
@@ -100,22 +103,21 @@ class Walk:
         return tuple(gains)
 
     @cached_property
-    def _policy(self) -> str:
-        """The folder of a model that has learned a good deal."""
-        return self._once("sft", learning.SCHOOL)
-
-    @cached_property
     def _judge(self) -> str:
-        """The folder of a reward model."""
-        return self._once("reward", {})
+        """The folder of a reward model, trained for so long that it does not give every answer of a
+        policy that has learned its data the highest score: there would be nothing to gain."""
+        return self._once("reward", {"max_steps": 30})
 
     def _once(self, method: str, train: dict[str, float]) -> str:
         """The model of one training for all cells, with keys of `train:` in place of a cell's."""
-        document = recipe(Cell(method, "full", "one"), "", following=False)
-        stage = METHODS[method].stage
-        document["stages"][stage]["train"] |= train
-        run = self._site.finish({**document, "name": f"shared-{method}"})
-        return str(run.stage(stage).model)
+        name = f"shared-{method}-{train['max_steps']:g}"
+        if name not in self._shared:
+            document = recipe(Cell(method, "full", "one"), "", following=False)
+            stage = METHODS[method].stage
+            document["stages"][stage]["train"] |= train
+            run = self._site.finish({**document, "name": name})
+            self._shared[name] = str(run.stage(stage).model)
+        return self._shared[name]
 
 
 def _gained(goal: learning.Goal, gains: Sequence[float], least: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks import methods as benchmark
 from benchmarks.methods_matrix import learning
 from benchmarks.methods_matrix.cells import METHODS, SETUPS, Cell, cells, recipe
 from benchmarks.methods_matrix.matrix import YES, Row, table
@@ -96,3 +97,10 @@ def test_the_table_has_a_line_a_method_and_adapter_and_says_what_was_wrong() -> 
         "- ppo, lora, ZeRO-3, train: failed: no",
     ]
     assert len(table(rows[:1]).splitlines()) == 3
+
+
+def test_the_page_has_the_table_of_what_has_been_run() -> None:
+    said = json.loads(benchmark.RESULTS.read_text())["cells"]
+    rows = [Row(**{**cell, "gains": tuple(cell["gains"])}) for cell in said]
+    page = benchmark.PAGE.read_text()
+    assert benchmark.page(page, rows) == page
