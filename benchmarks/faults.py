@@ -105,7 +105,8 @@ def _run(args: argparse.Namespace, faults: Mapping[str, Fault]) -> None:
 def versions() -> dict[str, str]:
     """Of the training stack, of Slurm, and the commit of this checkout."""
     found = {name: importlib.metadata.version(name) for name in VERSIONED}
-    slurm = subprocess.run(["sbatch", "--version"], capture_output=True, text=True).stdout.split()
+    # Its commands ask for a configuration before they tell.
+    slurm = subprocess.run(["slurmctld", "-V"], capture_output=True, text=True).stdout.split()
     commit = subprocess.run(
         ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
     ).stdout.strip()
