@@ -22,6 +22,7 @@ import argparse
 import importlib.metadata
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -56,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    # The Slurm that is started here ends with this program, however that is ended.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     rows = [row for row in read(args.json) if row.good]
     known = {(row.method, row.adapter, row.setup) for row in rows}
     wanted = [cell for cell in wanted if (cell.method, cell.adapter, cell.setup) not in known]
