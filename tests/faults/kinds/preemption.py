@@ -32,6 +32,8 @@ def _ten(case: Case) -> None:
     job, last = case.job(), 0
     for number in range(TIMES):
         last = case.until_step(min(last + case.rng.randint(0, 3), case.scene.steps - 2))
+        # The step may be one of the start before.
+        case.until(lambda: bool(case.trainers()), "a trainer")
         _take(case)
         case.until(lambda n=number: case.restarts(job) > n, f"preemption {number + 1}")
         case.hit(f"preempted at step {last}, restarts {case.restarts(job)}")
