@@ -28,6 +28,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -96,8 +97,11 @@ def read(path: Path) -> list[Row]:
     if not path.is_file():
         return []
     document = json.loads(path.read_text(encoding="utf-8"))
-    if document["versions"] != versions():
-        return []
+    return rows_of(document) if document["versions"] == versions() else []
+
+
+def rows_of(document: dict[str, Any]) -> list[Row]:
+    """What is kept, whatever it was found with."""
     return [Row(**{**cell, "gains": tuple(cell["gains"])}) for cell in document["cells"]]
 
 

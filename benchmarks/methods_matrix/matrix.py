@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from benchmarks.methods_matrix import checks, learning
 from benchmarks.methods_matrix.cells import ADAPTERS, LEARNING, METHODS, WORDS, Cell, recipe
@@ -102,7 +101,7 @@ class Walk:
         found[LEARNS] = YES if min(gains) >= least else f"{_gained(goal, gains, least)}"
         return tuple(gains)
 
-    @cached_property
+    @property
     def _judge(self) -> str:
         """The folder of a reward model, trained for so long that it does not give every answer of a
         policy that has learned its data the highest score: there would be nothing to gain."""

@@ -100,7 +100,6 @@ def test_the_table_has_a_line_a_method_and_adapter_and_says_what_was_wrong() -> 
 
 
 def test_the_page_has_the_table_of_what_has_been_run() -> None:
-    said = json.loads(benchmark.RESULTS.read_text())["cells"]
-    rows = [Row(**{**cell, "gains": tuple(cell["gains"])}) for cell in said]
+    rows = benchmark.rows_of(json.loads(benchmark.RESULTS.read_text()))
     page = benchmark.PAGE.read_text()
     assert benchmark.page(page, rows) == page

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from launcher.worker.outcome import FAILED, STOPPED, SUPERSEDED
 from launcher.worker.supervision import rank
 from launcher.worker.supervision.job import Ended, Job
 from launcher.worker.supervision.replaced import Replaced
+from launcher.worker.vllm import address
 
 POLL_S = child.POLL_S
 GATHER_S = 30.0
@@ -28,7 +28,9 @@ def lead(job: Job, rung: int) -> Ended:
     while not given_up:
         _make_way(job, rung)
         begun = attempts.start(job.stage.attempts, job.receipt(number, rung))
-        key, opening = job.key(number), rounds.Opening(rung, _free_port())
+        # For the ranks to meet at. Should another program take it in between, the round fails, and
+        # the next has another.
+        key, opening = job.key(number), rounds.Opening(rung, address.free_port(""))
         if job.world > 1:
             rounds.say(rounds.opening_path(job.stage.attempts, key), opening)
         replaced = Replaced(job.stage.attempts, begun)
@@ -151,14 +153,6 @@ def _pause(job: Job, seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until and not job.ending:
         time.sleep(POLL_S)
-
-
-def _free_port() -> int:
-    """For the ranks to meet at. Should another program take it in between, the round fails, and the
-    next has another."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def _cancelled(job: Job) -> bool:
