@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.metadata
-import re
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.pages import filled
 from tests.faults.every import every
 from tests.faults.fault import Fault
 from tests.faults.harness import Harness
@@ -120,11 +120,8 @@ def _document(page: Path, table: str, rows: Sequence[Row]) -> None:
     newest_versions = rows[-1]["versions"] if rows else {}
     words = ", ".join(f"{name} {value}" for name, value in newest_versions.items())
     text = page.read_text(encoding="utf-8")
-    block = f"{BEGIN}\n{said}, with {words}.\n\n{table}\n{END}"
-    page.write_text(
-        re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: block, text, flags=re.DOTALL),
-        encoding="utf-8",
-    )
+    block = f"{said}, with {words}.\n\n{table}"
+    page.write_text(filled(text, BEGIN, END, block), encoding="utf-8")
 
 
 if __name__ == "__main__":

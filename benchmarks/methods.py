@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.methods_matrix.cells import cells
 from benchmarks.methods_matrix.matrix import Row, Walk, table
 from benchmarks.methods_matrix.site import Failed, site
+from benchmarks.pages import filled
 
 RESULTS = Path(__file__).parent / "results" / "methods.json"
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
@@ -83,9 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def page(text: str, rows: Sequence[Row]) -> str:
     """The page with the table of `rows` in place of its own."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table(rows)}\n{END}{after}"
+    return filled(text, BEGIN, END, table(rows))
 
 
 def versions() -> dict[str, str]:
