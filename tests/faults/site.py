@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -24,9 +23,6 @@ HOOK = Path(__file__).parent / "hook.py"
 TIMEOUT_S = 300
 _LAUNCHER = "from launcher.cli.main import main; main()"
 
-WITHOUT = "without the user's signal"
-"""Stands for another value of the key that asks for that signal before a preemption."""
-
 CLUSTERS: Mapping[str, tuple[str, ...]] = {
     "shared": ("--grace", "10"),
     # Its daemons are killed.
@@ -36,7 +32,9 @@ CLUSTERS: Mapping[str, tuple[str, ...]] = {
     # It forgets a job two seconds after its end.
     "forgetful": ("--grace", "10", "--set", "MinJobAge=2"),
     # A preempted job is sent SIGTERM and nothing before it.
-    "no user signal": ("--grace", "10", "--set", WITHOUT),
+    # Which of the two asks for another signal depends on the version.
+    "no user signal":
+        ("--grace", "10", "--set", "PreemptParameters=", "--set", "SlurmctldParameters="),
     "accounting": ("--grace", "10", "--accounting"),
 }  # fmt: skip
 """Name → what `slurm/dev/up` is told."""
@@ -172,16 +170,6 @@ def python(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def _for_this_slurm(word: str) -> str:
-    if word != WITHOUT:
-        return word
-    version = subprocess.run(["slurmctld", "-V"], capture_output=True, text=True).stdout
-    found = re.search(r"(\d+)\.(\d+)", version)
-    new = found is not None and (int(found[1]), int(found[2])) >= (24, 5)
-    # Older versions refuse a file that has the newer key.
-    return "PreemptParameters=youngest_first" if new else "SlurmctldParameters=idle_on_node_suspend"
-
-
 @contextmanager
 def site(home: Path, cluster: str = "shared") -> Iterator[Site]:
     """A fresh cluster of that name; state and runs lie in `home`. It ends with the block."""
@@ -197,8 +185,7 @@ def site(home: Path, cluster: str = "shared") -> Iterator[Site]:
             ["mount", "-t", "tmpfs", "-o", "size=96m,mode=0700", "small", runs], check=True
         )
     try:
-        words = [_for_this_slurm(word) for word in CLUSTERS[cluster]]
-        command = [str(DEV / "up"), "--state", str(state), *words]
+        command = [str(DEV / "up"), "--state", str(state), *CLUSTERS[cluster]]
         started = subprocess.run(command, capture_output=True, text=True, timeout=180)
         if started.returncode != 0:
             raise Lost(f"no Slurm: {started.stderr.strip()[-400:]}")

@@ -61,7 +61,8 @@ def main_up(argv: Sequence[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a line of slurm.conf in place of the one it would have; may be given often",
+        help="a line of slurm.conf in place of the one it would have, or with no VALUE none; "
+        "may be given often",
     )
     args = parser.parse_args(argv)
     try:

@@ -34,7 +34,7 @@ def slurm_conf(
     settings: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """slurm.conf for Slurm `version` (22, 5). `inside`: as the daemons and the jobs see it;
-    `settings`: keys that are to have other values, or are not in it."""
+    `settings`: keys that are to have other values, or are not in it; with "" they are left out."""
     base = layout.base
     lines = [
         f"ClusterName={CLUSTER_NAME}",
@@ -91,7 +91,7 @@ def slurm_conf(
             "AccountingStorageEnforce=associations,limits,qos",
         ]
     lines = [line for line in lines if line.partition("=")[0] not in settings]
-    lines += [f"{key}={value}" for key, value in settings.items()]
+    lines += [f"{key}={value}" for key, value in settings.items() if value]
     for kind in KINDS:
         lines += [
             f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={ports.node(name)} "
