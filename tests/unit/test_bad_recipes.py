@@ -12,7 +12,7 @@ import pytest
 from launcher.cli.prepare import prepare
 from launcher.errors import LauncherError
 from launcher.recipe.load import load_recipe
-from launcher.recipe.problems import RecipeErrors
+from launcher.recipe.problems import RecipeErrors, has_secret
 
 FOLDER = Path(__file__).resolve().parent.parent / "bad_recipes"
 
@@ -71,6 +71,11 @@ def test_a_name_that_no_recipe_can_have_is_refused(source: str) -> None:
 
 def test_an_unknown_built_in_name_brings_the_nearest() -> None:
     assert "did you mean 'ppo_7b'?" in refusal("ppo_7")
+
+
+def test_a_word_that_ends_like_the_start_of_a_token_is_none() -> None:
+    assert not has_secret("the-disk-is-full-at-a-save-and-nobody-sees-it")
+    assert has_secret("key=sk-" + "a1" * 12)
 
 
 def test_a_token_is_never_repeated(tmp_path: Path) -> None:
