@@ -71,7 +71,7 @@ class Attempt:
     @property
     def round_key(self) -> str:
         """Tells the round from every other of the stage, in the names of files."""
-        return rounds.key(self.job_id, self.restarts, self.round)
+        return rounds.key(self.job_id, self.restarts, self.round, self.token)
 
     @property
     def name(self) -> str:

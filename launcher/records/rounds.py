@@ -23,9 +23,13 @@ Killed = Literal["time", "ending", "server", "others", "hang"]
 """
 
 
-def key(job_id: str, restarts: int, number: int) -> str:
-    """What tells one round from every other of the stage: JOBID.RESTARTS.ROUND."""
-    return f"{job_id}.{restarts}.{number}"
+def key(job_id: str, restarts: int, number: int, token: str) -> str:
+    """What tells one round from every other of the stage: JOBID.RESTARTS.ROUND-TOKEN.
+
+    Slurm gives an id again when it has lost its state: eight digits of the submission's token tell
+    those jobs apart.
+    """
+    return f"{job_id}.{restarts}.{number}-{token[:8]}"
 
 
 @dataclass(frozen=True)

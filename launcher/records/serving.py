@@ -24,7 +24,7 @@ class Start:
     @property
     def round_key(self) -> str:
         """Of its only round: a stage with a server has one a start."""
-        return rounds.key(self.job_id, self.restarts, 0)
+        return rounds.key(self.job_id, self.restarts, 0, self.token)
 
     def receipt(self, stage: StagePaths) -> attempts.Attempt | None:
         """That of its attempt; None: it has not begun."""

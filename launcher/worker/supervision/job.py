@@ -61,7 +61,7 @@ class Job:
         return self.signals.stop or self.deserted()
 
     def key(self, number: int) -> str:
-        return rounds.key(self.job_id, self.restarts, number)
+        return rounds.key(self.job_id, self.restarts, number, self.token)
 
     def receipts(self) -> list[attempts.Attempt]:
         """Those of this submission."""
