@@ -37,8 +37,9 @@ def failure(
     if word is not None:
         return word
     if receipt is None:
-        # Gone without a trace: the controller lost it. Else its script did not get to our program.
-        return "controller" if job is None else "program"
+        # Gone without a trace: the controller lost it. Else something ended it before our program
+        # could say a word, which may pass: a signal, a file system, a node.
+        return "controller" if job is None else "lost rank"
     if receipt.outcome is None:
         return "node" if job is None else "lost rank"
     return _of(receipt)

@@ -5,6 +5,13 @@ python -m launcher.scheduler.entry RUN STAGE TOKEN
 
 from __future__ import annotations
 
+import signal
+
+# Before all else: a signal that came while the rest is loaded would end this process without a
+# word. They wait until the supervisor has its handlers.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
+
+# ruff: noqa: E402
 import importlib
 import os
 import sys

@@ -26,6 +26,8 @@ class Signals:
     def install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
             signal.signal(number, self._note)
+        # What came before there was a handler comes now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2})
 
     def overdue(self, signal_lead_s: float) -> bool:
         """Whether a trainer that was told to stop has had its time."""

@@ -36,7 +36,7 @@ CASES: dict[str, tuple[str, list[Attempt], QueuedJob | None]] = {
     "killed on a node that lives": ("lost rank", [OPEN], over("FAILED")),
     "gone with a receipt that has no end": ("node", [OPEN], None),
     "gone without a trace": ("controller", [], None),
-    "a script that did not come to the program": ("program", [], over("FAILED")),
+    "a script that did not come to the program": ("lost rank", [], over("FAILED")),
     "an error of the user's": (
         "user", [ended(outcome="error", failure=Failure(0, "m", "", "user"))], over("FAILED"),
     ),

@@ -21,6 +21,18 @@ from launcher.worker.stop import Leave, Stop
 from launcher.worker.supervision import replaced
 from launcher.worker.supervision.replaced import Replaced
 
+TASK = {
+    "SUBMITIT_EXECUTOR": "slurm",
+    "SLURM_JOB_ID": "1",
+    "SLURM_NTASKS": "1",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_JOB_NODELIST": "localhost",
+    "SLURM_JOB_NUM_NODES": "1",
+    "SLURM_NODEID": "0",
+}
+"""What Slurm tells the only task of a job."""
+
 BEATS = """
 import sys
 from launcher.worker.heartbeat import beat
@@ -92,14 +104,40 @@ def test_the_time_to_stop_is_that_of_the_nearer_end() -> None:
     assert child.reason(watch(Signals(now=True)), 0, "steps", None)[0] == "time"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_that_comes_before_the_supervisor_has_its_handlers_waits_for_them(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launcher.scheduler.entry", str(tmp_path), "sft", "f00d"],
+        env={**os.environ, **TASK},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    status = Path(f"/proc/{process.pid}/status")
+
+    def waits() -> bool:
+        blocked = next(line for line in status.read_text().splitlines() if "SigBlk" in line)
+        return bool(int(blocked.split()[1], 16) & 1 << (number - 1))
+
+    while not waits():
+        assert process.poll() is None
+    process.send_signal(number)
+    words = process.communicate(timeout=60)[1]
+    # It came as far as the plan that is not there.
+    assert process.returncode == 1 and "plan.json" in words
+
+
 def test_a_word_is_heard_once_it_is_whole_and_by_its_round_alone(tmp_path: Path) -> None:
-    first, second = rounds.key("7", 0, 0), rounds.key("7", 0, 1)
+    first, second = rounds.key("7", 0, 0, "a1"), rounds.key("7", 0, 1, "a1")
     path = rounds.ending_path(tmp_path, first, 1)
     assert rounds.heard(path, rounds.Ending) is None
     rounds.say(path, rounds.Ending(1, 137, killed="hang"))
     rounds.say(rounds.ending_path(tmp_path, first, 0), rounds.Ending(0, 1))
     assert [ending.rank for ending in rounds.endings(tmp_path, first)] == [0, 1]
     assert rounds.endings(tmp_path, second) == ()
+    # Of another submission, to which Slurm gave the id again.
+    assert rounds.endings(tmp_path, rounds.key("7", 0, 0, "b2")) == ()
     path.write_text('{"rank"')
     assert rounds.heard(path, rounds.Ending) is None
 
