@@ -74,10 +74,10 @@ def _wait(run: RunPaths, stage: StagePaths, until: float) -> bool | None:
 
 def _end(run: RunPaths) -> None:
     """End the run's chain at once; what it has started ends with it, and leaves its receipt."""
-    pid = local_chain.holder(run)
-    if pid is not None:
+    chain = local_chain.holder(run)
+    if chain is not None:
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(chain.pid, signal.SIGKILL)
 
 
 def _receipt(stage: StagePaths) -> Attempt | None:

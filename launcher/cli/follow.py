@@ -73,7 +73,8 @@ class _Eye:
     def look(self) -> RunState:
         state = act.look(self._run, self.plan)
         since = time.monotonic() - self._advanced
-        passing = any(s.state == "failed" and s.answer != "end" for s in state.stages)
+        # What Slurm holds after a failed start stays so until somebody releases it.
+        passing = any((s.state == "failed" and s.answer != "end") or s.held for s in state.stages)
         if (passing and since >= self.pause) or since >= self._every:
             self._advanced = time.monotonic()
             try:

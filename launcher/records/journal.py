@@ -170,6 +170,12 @@ def _after(current: Submission, event: Event) -> Submission:
     return current
 
 
+def run_cancelled(events: Iterable[Event]) -> bool:
+    """Whether the whole run was cancelled, and nobody resumed it since. Pure."""
+    kinds = [e.kind for e in events if e.stage is None and e.kind in ("cancelled", "resumed")]
+    return kinds[-1:] == ["cancelled"]
+
+
 def anew(events: Iterable[Event]) -> frozenset[str]:
     """The stages that are to be run again and whose files are not aside yet. Pure."""
     return _again_until("cleared", events)

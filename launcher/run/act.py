@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 
 from launcher.errors import LauncherError, SchedulerUnavailable, UsageError
@@ -17,6 +19,7 @@ from launcher.run.chain import Done, Wish, bring
 from launcher.run.lock import only_one
 from launcher.run.look import engine, look, view
 from launcher.scheduler import shell
+from launcher.scheduler.jobs import tag
 
 __all__ = ["Done", "advance", "cancel", "engine", "look", "resume", "submit", "verify", "view"]
 
@@ -98,7 +101,7 @@ def _bring(run: RunPaths, plan: Plan, wish: Wish) -> list[Done]:
     scheduler = engine(plan)
     if scheduler is None:
         return _start(run, plan, wish)
-    if wish.resume and state.run_cancelled(journal.read(run.journal)):
+    if wish.resume and journal.run_cancelled(journal.read(run.journal)):
         journal.append(run.journal, journal.Event("resumed", time.time()))
     return bring(run, plan, scheduler, wish)
 
@@ -156,48 +159,70 @@ def cancel(run: RunPaths, plan: Plan) -> list[str]:
     """End what runs and take what waits out of the queue. Returns the names of those stages.
 
     The journal says it first, so that a job which starts in this moment refuses to train. Only
-    jobs with this run's own tag are touched. Raises SchedulerUnavailable.
+    jobs with this run's own tag are touched, those of earlier submissions too: the same command
+    again ends what it could not the first time. Raises SchedulerUnavailable.
     """
     with only_one(run):
         scheduler = engine(plan)
         if scheduler is None:
             return _cancel_local(run, plan)
         events = journal.read(run.journal)
-        queue = scheduler.queue()
-        now = state.read(run, plan, state.View(queue=queue), events)
-        known = journal.submissions(events)
-        # One that was announced may be on its way into the queue.
-        active = [s for s in now.stages if s.queued or (s.state == "absent" and s.name in known)]
-        if active:
+        now = state.read(run, plan, state.View(queue=scheduler.queue()), events)
+        ending = _unfinished(now, journal.submissions(events))
+        if ending and not journal.run_cancelled(events):
             journal.append(run.journal, journal.Event("cancelled", time.time()))
-        for stage in active:
-            _note_cancelled(run, stage, known[stage.name])
-        tokens = {known[stage.name].token for stage in active}
-        scheduler.cancel([j for tag, j in queue.items() if tag.rpartition(":")[2] in tokens])
-        return [stage.name for stage in active]
+        # Another look: whoever acted until then may have its job in the queue only now.
+        events = journal.read(run.journal)
+        known, tokens = journal.submissions(events), journal.known_tokens(events)
+        own = {tag(run.root.name, *each): each[0] for each in tokens}
+        queue = scheduler.queue()
+        jobs = [j for key, j in queue.items() if key in own and j.alive and j.word != "COMPLETING"]
+        ending |= {own[job.tag] for job in jobs}
+        for name in ending & known.keys():
+            if not known[name].cancelled:
+                _note_cancelled(run, known[name])
+        scheduler.cancel(jobs)
+        return [stage.name for stage in plan.stages if stage.name in ending]
 
 
-def _note_cancelled(run: RunPaths, stage: state.StageState, known: journal.Submission) -> None:
-    event = journal.Event("cancelled", time.time(), stage.name, known.token, stage.job_id)
+def _unfinished(now: state.RunState, known: Mapping[str, journal.Submission]) -> set[str]:
+    """The stages of which something may yet come without a person."""
+    return {
+        stage.name
+        for stage in now.stages
+        if stage.queued
+        or (stage.state == "failed" and stage.answer != "end")
+        # One that was announced may be on its way into the queue.
+        or (stage.state == "absent" and stage.name in known)
+    }
+
+
+def _note_cancelled(run: RunPaths, known: journal.Submission) -> None:
+    event = journal.Event("cancelled", time.time(), known.stage, known.token, known.job_id)
     journal.append(run.journal, event)
 
 
 def _cancel_local(run: RunPaths, plan: Plan) -> list[str]:
-    pid = local_chain.holder(run)
-    if pid is None:
+    chain = local_chain.holder(run)
+    if chain is None:
         return []
+    if chain.host != platform.node():
+        raise LauncherError(
+            f"the chain of {run.root.name} runs on {chain.host}",
+            hint="cancel it there: its processes are not of this machine",
+        )
     active = [s.name for s in look(run, plan).stages if s.state in ("pending", "running")]
     journal.append(run.journal, journal.Event("cancelled", time.time()))
     deadline = time.monotonic() + CANCEL_S
-    while local_chain.holder(run) == pid:
+    while local_chain.holder(run) == chain:
         # What a chain that does not end leaves behind ends by itself.
         late = time.monotonic() > deadline
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
+            os.kill(chain.pid, signal.SIGKILL if late else signal.SIGTERM)
         time.sleep(0.1)
     # Now that nothing is submitted any more: which stage it was that the chain had begun.
     known = journal.submissions(journal.read(run.journal))
     for stage in look(run, plan).stages:
         if stage.name in active and stage.name in known and stage.state != "complete":
-            _note_cancelled(run, stage, known[stage.name])
+            _note_cancelled(run, known[stage.name])
     return active

@@ -40,7 +40,8 @@ def announce(run: RunPaths, plan: Plan, now: RunState, first: str) -> None:
             f"stage {running[0]} of {run.root.name} runs",
             hint=f"launcher cancel {run.root.name} ends it first",
         )
-    for name in wanted:
+    # The last first: whoever is killed amid it leaves no stage finished of what is run again.
+    for name in reversed(wanted):
         if plan.stage(name).stage.use is None:
             event = journal.Event("again", time.time(), name, detail=f"from {first} on")
             journal.append(run.journal, event)

@@ -36,6 +36,8 @@ BUSY_S = 60.0
 PATIENCE_S = 10.0
 """How long another launcher may take between its intent and the id of its job."""
 POLL_S = 0.2
+ENDING_S = 1.0
+"""Between two looks at a job that is to end."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +113,13 @@ class _Pass:
         self._look()
         if any(stage.state == "unknown" for stage in self._now.stages):
             raise SchedulerUnavailable("Slurm does not answer", hint="try the same command again")
-        asked = {s.name for s in self._now.stages if s.name not in self._sent}
-        if not self._wish.person:
-            asked = set()
+        asked = {s.name for s in self._now.stages} if self._wish.person else set()
         for stage in self._now.stages:
             goes_on = self._wish.resume and stage.name in asked
             if stage.state == "cancelled" and self._wish.person and not goes_on:
                 raise _cancelled(self._run, stage.name)
         self._wait_for_others()
-        if again.clear(self._run, self._events):
+        if self._end_anew() or again.clear(self._run, self._events):
             self.changed = True
             raise _Overtaken
         self._take_out_strays()
@@ -132,7 +132,12 @@ class _Pass:
             needs = self._plan.stage(move.stage).stage.needs
             waits_for = tuple(jobs[name] for name in needs if name in jobs)
             stage = stages[move.stage]
-            if move.kind == "send":
+            if move.kind == "send" and stage.name in self._sent:
+                # This very command sent it. Where the queue does not show it, sending it again
+                # and again would help nobody: the next command that acts finds out why.
+                if stage.job_id is not None:
+                    jobs[move.stage] = stage.job_id
+            elif move.kind == "send":
                 self._note_failure(stage)
                 jobs[move.stage] = self._send(stage, waits_for, move.rung)
             elif move.kind in ("keep", "release"):
@@ -192,14 +197,33 @@ class _Pass:
             if not any(_awaited(each) for each in open_):
                 return
 
+    def _end_anew(self) -> bool:
+        """End the jobs of stages that are to be run anew, before their files move. Whether there
+        were any."""
+        anew = journal.anew(self._events)
+        jobs = [
+            job
+            for job in self._queue.values()
+            if job.alive and self._stage_of(job) in anew and job.job_id != self._wish.ended
+        ]
+        self._scheduler.cancel(jobs)
+        if jobs:
+            time.sleep(ENDING_S)
+        return bool(jobs)
+
+    def _stage_of(self, job: QueuedJob) -> str | None:
+        """The stage of this run that a job is of."""
+        prefix, run_id, stage, _ = [*job.tag.split(":", 3), "", "", ""][:4]
+        return stage if (prefix, run_id) == ("launcher", self._run.root.name) else None
+
     def _take_out_strays(self) -> None:
         """Cancel jobs of this run that are not, or no longer, those that the journal means."""
         old = journal.known_tokens(self._events)
         complete = {stage.name for stage in self._now.stages if stage.state == "complete"}
         strays: list[QueuedJob] = []
         for job in self._queue.values():
-            prefix, run_id, stage, token = [*job.tag.split(":", 3), "", "", ""][:4]
-            if (prefix, run_id) != ("launcher", self._run.root.name) or not job.alive:
+            stage, token = self._stage_of(job), job.tag.rpartition(":")[2]
+            if stage is None or not job.alive:
                 continue
             if (stage, token) not in old or job.job_id == self._wish.ended:
                 # A token that this look does not know is somebody's newest.
@@ -248,8 +272,9 @@ class _Pass:
 
         Raises _Overtaken, or UsageError where the stage was cancelled meanwhile.
         """
-        current = journal.submissions(journal.read(self._run.journal))[stage]
-        if current.token != token or current.cancelled:
+        events = journal.read(self._run.journal)
+        current = journal.submissions(events)[stage]
+        if current.token != token or current.cancelled or journal.run_cancelled(events):
             own = tag(self._run.root.name, stage, token)
             self._scheduler.cancel([QueuedJob(job_id, own, "pending", "PENDING")])
             if current.token == token and not current.dropped:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import signal
 import sys
 import time
 import uuid
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING
@@ -32,8 +33,16 @@ LOCK_S = 2.0
 CHECKPOINT_S = 30
 
 
-def holder(run: RunPaths) -> int | None:
-    """The pid of the process that runs the chain now, or None."""
+@dataclass(frozen=True)
+class Holder:
+    """The process that runs a chain."""
+
+    host: str
+    pid: int
+
+
+def holder(run: RunPaths) -> Holder | None:
+    """The process that runs the chain now, here or on another host, or None."""
     try:
         handle = run.local_chain.open("r+")
     except FileNotFoundError:
@@ -41,7 +50,8 @@ def holder(run: RunPaths) -> int | None:
     with handle:
         if _lock(handle):
             return None
-        return int(handle.read().strip() or 0) or None
+        host, _, pid = handle.read().strip().rpartition(" ")
+        return Holder(host, int(pid)) if pid.isdigit() else None
 
 
 def _lock(handle: IO[str] | int) -> bool:
@@ -67,7 +77,7 @@ def main(root: str) -> int:
             return 0
         time.sleep(0.05)
     os.ftruncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
+    os.write(lock, f"{platform.node()} {os.getpid()}".encode())
     return _chain(run, load_plan(run), told)
 
 

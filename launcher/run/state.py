@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from launcher.plan.types import Plan, StagePlan
 from launcher.records import attempts, checkpoints, complete, journal, progress
-from launcher.records.failures import Answer, FailureClass
+from launcher.records.failures import Answer, FailureClass, first_rung
 from launcher.records.paths import RunPaths
 from launcher.run import diagnose
 from launcher.scheduler.jobs import QueuedJob, tag
@@ -131,7 +131,7 @@ def fold(
 ) -> RunState:
     """Pure: the same words give the same state."""
     submissions = journal.submissions(events)
-    cancelled = run_cancelled(events)
+    cancelled = journal.run_cancelled(events)
     whole = [e for e in events if e.stage is None]
     resumed = max((e.number for e in whole if e.kind == "resumed"), default=0)
     submitted_since = {e.stage for e in events if e.kind == "intent" and e.number > resumed}
@@ -149,8 +149,11 @@ def fold(
         if view.chain_alive and (state.state == "absent" or left):
             # The chain without Slurm has gone on and comes to this stage yet.
             state = _with(state, "pending", "waits for the stage before it")
-        elif state.state == "absent" and cancelled and submission is None:
-            state = _with(state, "cancelled", "")
+        elif cancelled and (
+            state.state == "absent" or (state.state == "failed" and state.answer != "end")
+        ):
+            # Nothing is to come of it any more, unless somebody resumes the run.
+            state = _with(state, "cancelled", state.reason if state.failed else "")
         elif state.state == "absent" and view.chain_alive is False and not state.reason:
             state = _with(state, "absent", "nothing runs the chain")
         failed = [n for n in planned.stage.needs if states[n].state in ("failed", "blocked")]
@@ -158,12 +161,6 @@ def fold(
             state = _with(state, "blocked", f"stage {failed[0]} did not finish")
         states[planned.name] = state
     return RunState(run_id, tuple(states.values()), left=view.chain_alive is False)
-
-
-def run_cancelled(events: Sequence[journal.Event]) -> bool:
-    """Whether the whole run was cancelled, and nobody resumed it since. Pure."""
-    kinds = [e.kind for e in events if e.stage is None and e.kind in ("cancelled", "resumed")]
-    return kinds[-1:] == ["cancelled"]
 
 
 def _with(state: StageState, word: State, reason: str) -> StageState:
@@ -183,6 +180,8 @@ def _stage(
         method=planned.stage.method,
         state="absent",
         job_id=submission.job_id if submission else None,
+        # Memory that did not do once will not do later, whatever became of the job since.
+        rung=max(submission.rung if submission else 0, first_rung(records.attempts)),
         attempts=len(records.attempts),
         started=last.started if last else None,
         ended=last.ended if last else None,
@@ -257,7 +256,7 @@ def _failed(
         state="failed",
         failed=decision.failure,
         answer=decision.answer,
-        rung=decision.rung,
+        rung=max(known.rung, decision.rung),
         ending=job is not None and job.alive,
     )
 

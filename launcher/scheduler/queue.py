@@ -125,6 +125,8 @@ def ending(shown: str, restarts: int) -> str:
         return "TIMEOUT"
     if state == "RUNNING":
         return "FAILED"
+    if said.get("PreemptTime", "None") != "None":
+        return ""
     return "CANCELLED" if state in ("COMPLETING", "CANCELLED") and reason == "None" else ""
 
 

@@ -20,6 +20,9 @@ _SILENT = (
 )
 _UNKNOWN = "could not establish a configuration source"
 _AGAIN = "try the same command again in a minute"
+# What people set for their own use of Slurm's commands: sbatch puts it before what its script says,
+# and the others show less for it.
+_THEIRS = ("SBATCH_", "SQUEUE_", "SCANCEL_", "SCONTROL_", "SINFO_", "SACCT_", "SACCTMGR_")
 
 
 class CommandFailed(LauncherError):
@@ -33,9 +36,15 @@ def run(argv: Sequence[str], timeout: float = 30, *, both: bool = False) -> str:
     that the controller does not answer; CommandFailed when it ends with another error.
     """
     name = argv[0]
+    without = hidden()
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            env={key: value for key, value in os.environ.items() if key not in without},
         )
     except FileNotFoundError as error:
         raise SchedulerUnavailable(
@@ -50,6 +59,11 @@ def run(argv: Sequence[str], timeout: float = 30, *, both: bool = False) -> str:
         words = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
         raise unavailable(words) or CommandFailed(said(words, name))
     return done.stdout + done.stderr if both else done.stdout
+
+
+def hidden() -> list[str]:
+    """The variables of this process that Slurm's commands do not get to see, sorted."""
+    return sorted(name for name in os.environ if name.startswith(_THEIRS))
 
 
 def converse(argv: Sequence[str], text: str, environment: Mapping[str, str] | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,12 +19,12 @@ class SlurmEngine:
         return submission.send(request)
 
     def queue(self) -> Mapping[str, QueuedJob]:
-        return queue.parse_squeue(shell.run(queue.squeue_command(getpass.getuser())))
+        return queue.parse_squeue(shell.run(queue.squeue_command(str(os.getuid()))))
 
     def cancel(self, jobs: Sequence[QueuedJob]) -> None:
         ids = [job.job_id for job in self._current(jobs)]
         if ids:
-            shell.run(["scancel", "--quiet", f"--user={getpass.getuser()}", *ids])
+            shell.run(["scancel", "--quiet", f"--user={os.getuid()}", *ids])
 
     def depend(
         self, job: QueuedJob, dependencies: Sequence[str], after: Sequence[str] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -25,6 +27,10 @@ class _Executor(submitit.SlurmExecutor):
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         return sbatch.text(self._request)
 
+    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+        without = [f"--unset={name}" for name in shell.hidden()]
+        return ["env", *without, *super()._make_submission_command(submission_file_path)]
+
     def _num_tasks(self) -> int:
         return self._request.allocation.all_tasks
 
@@ -38,9 +44,11 @@ def send(request: JobRequest) -> str:
         return _Executor(request).send()
     except (FailedJobError, FailedSubmissionError) as error:
         words = str(error)
+        hidden = ", ".join(shell.hidden())
+        unused = f"; {hidden} of this shell were left out" if hidden else ""
         raise shell.unavailable(words) or LauncherError(
             f"Slurm refused the job of stage {request.stage}: {shell.said(words)}",
-            hint="correct the cluster profile or the recipe's resources",
+            hint=f"correct the cluster profile or the recipe's resources{unused}",
         ) from error
     except RuntimeError as error:
         raise SchedulerUnavailable(

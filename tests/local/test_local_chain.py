@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import pty
 import signal
 import subprocess
@@ -108,6 +109,15 @@ def test_cancel_ends_every_process_of_one_run_and_resume_goes_on(shell: LocalShe
     shell.run("resume", one)
     shell.wait_for_steps(one, 8)
     assert shell.stage(one)["attempts"] == 3
+    # A file system that hosts share shows its lock on all of them; a pid is of one of them.
+    holder = shell.runs / one / "local.lock"
+    here = holder.read_text()
+    holder.write_text(here.replace(platform.node(), "elsewhere"))
+    refused = shell.start("cancel", one)
+    assert "runs on elsewhere" in refused.communicate(timeout=LOAD_S)[1]
+    assert refused.returncode == 1
+    assert shell.processes(one, CHAIN)
+    holder.write_text(here)
     # The first attempt left a checkpoint of its last step.
     assert shell.attempts(one)[0]["outcome"] == "stopped"
     steps = shell.steps(one)

@@ -200,13 +200,13 @@ def test_from_a_stage_on_all_is_run_again_and_what_there_was_is_kept(
         assert [event["stage"] for event in events(shell, run, kind)] == ["second", "third"]
 
 
-def wrapped(shell: Shell, script: str) -> None:
-    """Put a script of bash before the real sbatch, which it calls as "$real"."""
+def wrapped(shell: Shell, script: str, name: str = "sbatch") -> None:
+    """Put a script of bash before a real command of Slurm, which it calls as "$real"."""
     folder = shell.home / "bin"
     folder.mkdir()
-    path = folder / "sbatch"
+    path = folder / name
     calls = folder / "calls"
-    real = shutil.which("sbatch")
+    real = shutil.which(name)
     path.write_text(f"#!/bin/bash\nreal={real}\ncalls={shlex.quote(str(calls))}\n{script}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     shell.env["PATH"] = f"{folder}:{os.environ['PATH']}"
@@ -255,6 +255,73 @@ def test_verify_sends_again_what_the_controller_forgot(
     release(shell)
     wait_for(shell, "third", "complete")
     assert programs.starts(shell, "third") == 1
+
+
+def test_what_a_user_has_set_for_slurms_commands_changes_nothing_of_a_chain(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    """sbatch puts its variables before the script, squeue narrows by its own what it shows."""
+    secret = {"HF_TOKEN": "t" * 20}
+    shell.env |= secret | {
+        "SBATCH_EXPORT": "ALL",
+        "SBATCH_NO_REQUEUE": "1",
+        "SBATCH_TIMELIMIT": "1",
+        "SBATCH_JOB_NAME": "mine",
+        "SQUEUE_PARTITION": "h100",
+        "SQUEUE_NAMES": "mine",
+        "LOGNAME": "somebody",
+    }
+    answer = shell.data("submit", held)
+    assert actions(answer) == ["submitted"] * 3
+    assert len(queue(dev_cluster)) == 3
+    job = dev_cluster.show(answer["stages"][0]["job_id"])
+    assert job["Requeue"] == "1" and job["TimeLimit"] != "00:01:00" and job["JobName"] != "mine"
+    wait_until(lambda: programs.starts(shell, "first") == 1, "the program", MANY_S)
+    assert not [
+        pid
+        for pid in processes_of(shell.runs / answer["run"])
+        if b"HF_TOKEN" in (Path("/proc") / str(pid) / "environ").read_bytes()
+    ]
+    assert actions(shell.data("submit", held)) == ["queued"] * 3
+    assert shell.data("cancel")["stages"] == list(programs.NAMES)
+    assert not [tag for tag in queue(dev_cluster).values() if "second" in tag or "third" in tag]
+
+
+def test_a_job_that_the_queue_does_not_show_is_not_sent_again_by_the_same_command(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    wrapped(shell, "exit 0", name="squeue")
+    assert actions(shell.data("submit", held)) == ["submitted"] * 3
+    assert len(queue(dev_cluster)) == 3
+
+
+def test_what_could_not_be_cancelled_is_by_the_same_command_again(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    shell.data("submit", held)
+    wait_until(lambda: programs.starts(shell, "first") == 1, "the program", MANY_S)
+    silent = "scancel: error: Kill job error: Unable to contact slurm controller"
+    wrapped(shell, FIRST_TIME % 1 + f'echo "{silent}" >&2; exit 1', name="scancel")
+    shell.run("cancel", code=4)
+    assert len(queue(dev_cluster)) == 3
+    assert shell.data("cancel")["stages"] == list(programs.NAMES)
+    wait_until(lambda: not queue(dev_cluster), "an empty queue", MANY_S)
+    assert shell.data("cancel")["stages"] == []
+
+
+def test_a_cancelled_run_is_not_brought_forward_by_a_failure_that_may_pass(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    submitted = shell.data("submit", held)
+    wait_until(lambda: programs.starts(shell, "first") == 1, "the program", MANY_S)
+    kill(shell, submitted["run"], submitted["stages"][0]["job_id"])
+    wait_for(shell, "first", "failed")
+    assert shell.data("cancel")["stages"] == list(programs.NAMES)
+    assert states(shell) == ["cancelled"] * 3
+    assert actions(shell.data("advance")) == ["cancelled"] * 3
+    assert not queue(dev_cluster)
+    shell.run("submit", held, code=2)
+    assert actions(shell.data("resume")) == ["submitted"] * 3
 
 
 HOST = """

@@ -164,6 +164,13 @@ CASES = {
         ],
         settled=True,
     ),
+    "cancelled while a failure that may pass was waiting for its answer": Case(
+        "cancelled cancelled cancelled cancelled: cancelled",
+        [*sent("sft", "rm"), Event("intent", 0.0, "ppo", "ppo1"), Event("cancelled", 0.0)],
+        {"sft": tried("sft1")},
+        settled=True,
+        reason=("sft", "it died without a word"),
+    ),
     "submitted again after a cancellation": Case(
         "pending cancelled absent absent: cancelled",
         [
@@ -278,6 +285,21 @@ def test_a_failed_stage_tells_its_class_and_what_comes_of_it() -> None:
     assert (lost.failed, lost.answer) == ("node", "requeue")
     erred = folded(CASES["the receipt's first failure is what is told"]).stages[0]
     assert (erred.failed, erred.answer) == ("program", "end")
+
+
+@pytest.mark.parametrize("what", ["interrupted", "refused", "cancelled", "dropped", "resubmitted"])
+def test_the_next_job_of_a_stage_is_on_the_rung_that_its_attempts_came_to(what: str) -> None:
+    """Whatever became of the submission in between: memory that did not do will not do later."""
+    intent = Event("intent", 0.0, "sft", "sft2")
+    events = {
+        "interrupted": [intent],
+        "refused": [intent, Event("refused", 0.0, "sft", "sft2")],
+        "cancelled": [*sent("sft", round=2), Event("cancelled", 0.0, "sft", "sft2")],
+        "dropped": [*sent("sft", round=2), Event("dropped", 0.0, "sft", "sft2")],
+        "resubmitted": sent("sft", round=2),
+    }[what]
+    climbed = tried("sft1", outcome="error", failed="out of memory", answer="rung", rung=2)
+    assert folded(Case("", [*sent("sft"), *events], {"sft": climbed})).stages[0].rung == 3
 
 
 def test_a_silent_controller_is_no_failure_but_what_was_found_before_stays() -> None:

@@ -25,8 +25,13 @@ class Refusal:
 def refusal(job: Job, rung: int) -> Refusal | None:
     """Why this job must not train, or None."""
     paths, plan, stage, token = job.paths, job.plan, job.planned.name, job.token
-    current = journal.submissions(journal.read(paths.journal)).get(stage)
+    events = journal.read(paths.journal)
+    current = journal.submissions(events).get(stage)
     if current is None or current.token != token or current.cancelled:
+        return Refusal("superseded", SUPERSEDED)
+    # A stage that is to be run anew has its files moved, and one before it other weights to come.
+    moved = {stage, *plan.stage(stage).stage.needs} & journal.rerun(events)
+    if moved or journal.run_cancelled(events):
         return Refusal("superseded", SUPERSEDED)
     try:
         for name in plan.stage(stage).stage.needs:
