@@ -23,6 +23,9 @@ _AGAIN = "try the same command again in a minute"
 # What people set for their own use of Slurm's commands: sbatch puts it before what its script says,
 # and the others show less for it.
 _THEIRS = ("SBATCH_", "SQUEUE_", "SCANCEL_", "SCONTROL_", "SINFO_", "SACCT_", "SACCTMGR_")
+# Of Slurm's own, all but these are of the job that a command runs in, and sbatch hands them on to
+# the next one whatever it is told to export.
+_ANYWHERE = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_SACK_SOCKET"}
 
 
 class CommandFailed(LauncherError):
@@ -63,7 +66,8 @@ def run(argv: Sequence[str], timeout: float = 30, *, both: bool = False) -> str:
 
 def hidden() -> list[str]:
     """The variables of this process that Slurm's commands do not get to see, sorted."""
-    return sorted(name for name in os.environ if name.startswith(_THEIRS))
+    of_a_job = {name for name in os.environ if name.startswith("SLURM_")} - _ANYWHERE
+    return sorted({name for name in os.environ if name.startswith(_THEIRS)} | of_a_job)
 
 
 def converse(argv: Sequence[str], text: str, environment: Mapping[str, str] | None = None) -> str:

@@ -44,8 +44,8 @@ def send(request: JobRequest) -> str:
         return _Executor(request).send()
     except (FailedJobError, FailedSubmissionError) as error:
         words = str(error)
-        hidden = ", ".join(shell.hidden())
-        unused = f"; {hidden} of this shell were left out" if hidden else ""
+        theirs = ", ".join(name for name in shell.hidden() if name.startswith("SBATCH_"))
+        unused = f"; {theirs} of this shell were left out" if theirs else ""
         raise shell.unavailable(words) or LauncherError(
             f"Slurm refused the job of stage {request.stage}: {shell.said(words)}",
             hint=f"correct the cluster profile or the recipe's resources{unused}",

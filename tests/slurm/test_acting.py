@@ -260,7 +260,8 @@ def test_verify_sends_again_what_the_controller_forgot(
 def test_what_a_user_has_set_for_slurms_commands_changes_nothing_of_a_chain(
     shell: Shell, dev_cluster: DevCluster, held: str
 ) -> None:
-    """sbatch puts its variables before the script, squeue narrows by its own what it shows."""
+    """sbatch puts its variables before the script, squeue narrows by its own what it shows, and
+    those of a job go on to the next: here as if the user stood in one that was started again."""
     secret = {"HF_TOKEN": "t" * 20}
     shell.env |= secret | {
         "SBATCH_EXPORT": "ALL",
@@ -270,6 +271,8 @@ def test_what_a_user_has_set_for_slurms_commands_changes_nothing_of_a_chain(
         "SQUEUE_PARTITION": "h100",
         "SQUEUE_NAMES": "mine",
         "LOGNAME": "somebody",
+        "SLURM_RESTART_COUNT": "7",
+        "SLURM_CPUS_PER_TASK": "64",
     }
     answer = shell.data("submit", held)
     assert actions(answer) == ["submitted"] * 3
@@ -282,6 +285,7 @@ def test_what_a_user_has_set_for_slurms_commands_changes_nothing_of_a_chain(
         for pid in processes_of(shell.runs / answer["run"])
         if b"HF_TOKEN" in (Path("/proc") / str(pid) / "environ").read_bytes()
     ]
+    assert shell.attempts(answer["run"], "first")[0]["restarts"] == 0
     assert actions(shell.data("submit", held)) == ["queued"] * 3
     assert shell.data("cancel")["stages"] == list(programs.NAMES)
     assert not [tag for tag in queue(dev_cluster).values() if "second" in tag or "third" in tag]
