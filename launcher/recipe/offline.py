@@ -35,7 +35,7 @@ def check(
     if method == "dpo":
         found = [*_losses(train), *_reference(train, peft)]
     elif method == "kto":
-        found = [*_reference(train, peft)]
+        found = [*_reference(train, peft), *_neighbours(train)]
     elif method == "sft":
         found = [*_packing(train)]
     else:
@@ -88,6 +88,13 @@ def _reference(train: Mapping[str, Any], peft: Peft | None) -> Iterator[tuple[st
         yield "sync_ref_model", "an adapter's reference is its base, which cannot follow it"
     if train.get("precompute_ref_log_probs"):
         yield "sync_ref_model", "what is computed before the training cannot follow it"
+
+
+def _neighbours(train: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    strategy = train.get("train_sampling_strategy", "sequential")
+    if strategy != "sequential" and train.get("loss_type", "kto") != "apo_zero_unpaired":
+        text = f"{strategy} parts the rows that KTO compares; leave it out: the seed shuffles them"
+        yield "train_sampling_strategy", text
 
 
 def _packing(train: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

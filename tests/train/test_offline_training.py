@@ -20,9 +20,11 @@ from launcher.errors import UsageError
 from launcher.records import pairs
 from launcher.shipped import shipped
 from launcher.worker import export, models, quantize
+from launcher.worker.offline import order
 from tests.train import offline
 from tests.train.offline import HELD_OUT, logits, prepare, trained
 from tests.train.online import Trained, train
+from tests.train.test_models import context
 from tests.train.tiny_models import BASE
 
 SHORT = ("train.max_steps=3", "train.save_steps=100")
@@ -205,6 +207,61 @@ def test_a_reference_is_loaded_only_where_nothing_else_says_what_it_would(tmp_pa
         for n, words in enumerate(((), ("train.precompute_ref_log_probs=true",)))
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+# The order of judged answers
+
+
+SIDES = ("chosen", "rejected")
+PAIRS = [{"prompt": f"p{n} ", **{side: f"{side} {n}" for side in SIDES}} for n in range(64)]
+JUDGED = [
+    {"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"}
+    for side in SIDES
+    for pair in PAIRS
+]
+TALKS = [
+    {
+        side: [{"role": "user", "content": p["prompt"]}, {"role": "assistant", "content": p[side]}]
+        for side in SIDES
+    }
+    for p in PAIRS
+]
+
+
+def drawn(root: Path, rows: list[dict[str, Any]], **changed: Any) -> list[dict[str, Any]]:
+    from datasets import Dataset
+
+    found = order.drawn(context(root, "sft", method="kto", **changed), Dataset.from_list(rows))
+    return list(found)
+
+
+@pytest.mark.parametrize("rows", [PAIRS, TALKS, JUDGED])
+def test_the_seed_draws_the_order_of_judged_answers(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    first, again, other = (drawn(tmp_path, rows, seed=seed) for seed in (1, 1, 2))
+    assert first == again != other
+    assert drawn(tmp_path, rows, seed=1, train={"data_seed": 2}) == other
+
+    assert {tuple(row) for row in map(sorted, first)} == {("completion", "label", "prompt")}
+    assert len({json.dumps(row) for row in first}) == len(first) == 128
+    assert sorted(map(json.dumps, first)) == sorted(map(json.dumps, other))
+    for start in range(0, 128, 16):
+        assert {row["label"] for row in first[start : start + 16]} == {True, False}
+
+
+def test_a_recipe_that_says_so_trains_judged_answers_in_the_files_order(tmp_path: Path) -> None:
+    stated = {"train_sampling_strategy": "sequential"}
+    assert drawn(tmp_path, JUDGED, train=stated) == JUDGED
+
+
+@pytest.mark.parametrize("rows", [PAIRS, JUDGED])
+def test_each_step_of_kto_sees_good_answers_and_bad_ones(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = trained(tmp_path, "kto", f"data.path={tmp_path / 'rows.jsonl'}", *SHORT)
+    assert all({"rewards/chosen", "rewards/rejected"} <= set(step) for step in made.metrics)
 
 
 # Reward models

@@ -99,6 +99,10 @@ def test_what_trl_would_stop_at_or_leave_out_is_refused_before_queueing(
             "kto\n    peft: {r: 8}\n    train: {sync_ref_model: true}",
             "sync_ref_model: an adapter's",
         ),
+        (
+            "kto\n    train: {train_sampling_strategy: random}",
+            "train_sampling_strategy: random parts the rows that KTO compares",
+        ),
     ],
 )
 def test_packing_and_adapters_are_checked_too(stage: str, said: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from launcher.errors import UsageError
@@ -13,14 +14,24 @@ from launcher.worker.fit import callbacks, fit
 from launcher.worker.offline import pairs
 from launcher.worker.stop import Stop
 
+Arrange = Callable[[Context, Any], Any]
+"""The training rows, given them as they were read."""
 
-def trained(context: Context, stop: Stop, kind: Any) -> Finished | None:
-    """Train the stage with `kind`, a class of trainers. None when it was stopped before the end."""
+
+def trained(
+    context: Context, stop: Stop, kind: Any, arrange: Arrange | None = None
+) -> Finished | None:
+    """Train the stage with `kind`, a class of trainers, on its rows as `arrange` puts them.
+
+    None when it was stopped before the end.
+    """
     # The settings come first: ZeRO-3 shards what is loaded after them.
     config = arguments.config(context)
     tokenizer = models.tokenizer(context)
     rows = data.training_set(context, tokenizer)
     pairs.examine(context, rows)
+    if arrange is not None:
+        rows = arrange(context, rows)
     method = METHODS[context.stage.method]
     folder = context.model(method.main_role)
     assert folder is not None  # the recipe's checks see to it
