@@ -6,8 +6,6 @@ for the program may open its own.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import shutil
 import subprocess
@@ -21,7 +19,7 @@ from typing import IO
 from launcher.errors import LauncherError, UsageError
 from launcher.recipe.types import Command
 from launcher.records import attempts, files
-from launcher.worker import guard
+from launcher.worker import figures, guard
 from launcher.worker.context import Context
 from launcher.worker.finish import Finished
 from launcher.worker.heartbeat import beat
@@ -65,7 +63,7 @@ def run(context: Context, stop: Stop) -> Finished | None:
         _check_model(context)
         roots.append(context.paths.model)
     return Finished(
-        metrics=_metrics(context.paths.out / "metrics.json"),
+        metrics=figures.left_in(context.paths.out),
         roots=roots,
         seconds={"command": time.time() - began},
     )
@@ -183,20 +181,3 @@ def _check_model(context: Context) -> None:
             f"{place}: the program left no config.json and *.safetensors in {model}",
             hint="write the model to {model}, with `save_pretrained` for one",
         )
-
-
-def _metrics(path: Path) -> dict[str, float]:
-    """The numbers that the program left for gates and reports; none where there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"{path} holds no mapping of figures")
-    return {
-        str(name): float(value)
-        for name, value in found.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }

@@ -84,3 +84,34 @@ def test_a_gate_on_a_figure_that_is_not_there_names_those_that_are(shell: LocalS
     (attempt,) = shell.attempts(run, "copy")
     assert "no figure fiels" in attempt["failure"]["message"]
     assert "files, joined" in attempt["failure"]["message"]
+
+
+HARNESS = """
+import json, os, sys
+folder = os.path.join(sys.argv[1], "__a__model")
+os.makedirs(folder)
+results = {"gsm8k": {"alias": "gsm8k", "exact_match,strict-match": 0.52}}
+with open(os.path.join(folder, "results_2026-03-01T10-00-00.123456.json"), "w") as file:
+    json.dump({"results": results}, file)
+"""
+
+
+def test_a_gate_holds_what_lm_eval_leaves(shell: LocalShell) -> None:
+    program, path = shell.home / "harness.py", shell.home / "harness.yaml"
+    program.write_text(HARNESS)
+    path.write_text(
+        f"""
+launcher: 1
+name: harness
+stages:
+  harness:
+    method: command
+    command: [python, {json.dumps(str(program))}, "{{out}}"]
+    gate: {{"gsm8k/exact_match,strict-match": {{min: 0.6}}}}
+"""
+    )
+    run = shell.data("submit", str(path))["run"]
+    shell.wait_for_state(run, "failed")
+    (attempt,) = shell.attempts(run, "harness")
+    said = "stages.harness.gate: gsm8k/exact_match,strict-match is 0.52, at least 0.6 asked"
+    assert said in attempt["failure"]["message"]

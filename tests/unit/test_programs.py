@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from launcher.plan.document import plan_from_json, plan_to_json
 from launcher.recipe.load import load_recipe
 from launcher.recipe.problems import RecipeErrors
 from launcher.recipe.types import Command, Recipe, Resources, Stage
+from launcher.worker import figures
 from tests.unit.planning import LAPTOP, MIXED, chain, plan, plan_one
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "programs.md"
@@ -100,3 +102,65 @@ stages:
     with pytest.raises(RecipeErrors) as caught:
         load_recipe(str(tmp_path / "r.yaml"))
     assert says in str(caught.value)
+
+
+GSM8K = {
+    "alias": "gsm8k",
+    "sample_len": 1319,
+    "exact_match,strict-match": 0.52,
+    "exact_match_stderr,strict-match": 0.0137,
+    "exact_match,flexible-extract": 0.61,
+    "exact_match_stderr,flexible-extract": 0.0134,
+}
+ARC = {"alias": "arc_easy", "acc,none": 0.65, "acc_stderr,none": "N/A", "acc_norm,none": 0.59}
+
+
+def lm_eval(out: Path, time: str, results: object, model: str = "__runs__a__model") -> Path:
+    """A file as lm-eval leaves it."""
+    path = out / model / f"results_2026-{time}T10-00-00.123456.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    said = {"results": results, "configs": {}, "versions": {"gsm8k": 3.0}, "model_source": "hf"}
+    path.write_text(json.dumps(said))
+    return path
+
+
+def test_what_lm_eval_leaves_are_figures_by_task_and_metric(tmp_path: Path) -> None:
+    lm_eval(tmp_path, "03-01", {"gsm8k": GSM8K, "arc_easy": ARC})
+    assert figures.left_in(tmp_path) == {
+        "gsm8k/sample_len": 1319,
+        "gsm8k/exact_match,strict-match": 0.52,
+        "gsm8k/exact_match_stderr,strict-match": 0.0137,
+        "gsm8k/exact_match,flexible-extract": 0.61,
+        "gsm8k/exact_match_stderr,flexible-extract": 0.0134,
+        "arc_easy/acc": 0.65,
+        "arc_easy/acc_norm": 0.59,
+    }
+
+
+def test_a_program_s_own_figures_go_before_those_of_lm_eval(tmp_path: Path) -> None:
+    lm_eval(tmp_path, "03-01", {"gsm8k": GSM8K})
+    (tmp_path / "metrics.json").write_text('{"score": 1, "name": "a", "good": true}')
+    assert figures.left_in(tmp_path) == {"score": 1}
+
+
+def test_the_newest_of_lm_eval_s_files_tells(tmp_path: Path) -> None:
+    lm_eval(tmp_path, "03-02", {"arc_easy": {"acc,none": 0.7}})
+    lm_eval(tmp_path, "03-01", {"arc_easy": {"acc,none": 0.6}, "piqa": {"acc,none": 0.5}})
+    assert figures.left_in(tmp_path) == {"arc_easy/acc": 0.7, "piqa/acc": 0.5}
+
+
+def test_what_lm_eval_says_of_two_models_is_no_figure_and_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lm_eval(tmp_path, "03-01", {"arc_easy": {"acc,none": 0.6}, "piqa": {"acc,none": 0.5}})
+    lm_eval(tmp_path, "03-02", {"arc_easy": {"acc,none": 0.7}}, model="base")
+    assert figures.left_in(tmp_path) == {"piqa/acc": 0.5}
+    assert "of more than one model, and so no figure: arc_easy/acc" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"results": 3}', '{"results": {"a": 3}}'])
+def test_files_of_other_programs_that_are_named_alike_are_no_figures(
+    tmp_path: Path, text: str
+) -> None:
+    lm_eval(tmp_path, "03-01", {}).write_text(text)
+    assert figures.left_in(tmp_path) == {}
