@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -95,6 +95,10 @@ def read(path: Path) -> Commit:
         commit = files.read_json(path / COMMIT, Commit)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise NotCommitted(f"its {COMMIT} cannot be read: {error}") from error
+    except NotADirectoryError as error:
+        raise NotCommitted("it is no folder") from error
+    except IsADirectoryError as error:
+        raise NotCommitted(f"its {COMMIT} is no file") from error
     if commit is None:
         raise NotCommitted(f"it has no {COMMIT}")
     if commit.schema_version != SCHEMA_VERSION:
@@ -107,7 +111,8 @@ def read(path: Path) -> Commit:
 
 
 def numbered(folder: Path) -> tuple[Path, ...]:
-    """Every folder that is called a checkpoint, committed or not, the oldest step first."""
+    """Every folder that is called a checkpoint, committed or not, the oldest step first.
+    Raises OSError."""
     found: list[tuple[int, Path]] = []
     with suppress(FileNotFoundError):
         for path in folder.iterdir():
@@ -118,10 +123,13 @@ def numbered(folder: Path) -> tuple[Path, ...]:
 
 
 def committed(folder: Path) -> tuple[Checkpoint, ...]:
-    """The checkpoints whose COMMIT.json is readable, the oldest first. No other file is read."""
+    """The checkpoints whose COMMIT.json is whole, the oldest first. No other file is read.
+
+    Raises OSError: one that the disk does not give now may be there all the same.
+    """
     found = []
     for path in numbered(folder):
-        with suppress(NotCommitted, OSError):
+        with suppress(NotCommitted):
             found.append(_checkpoint(path, read(path)))
     return tuple(found)
 
@@ -132,24 +140,15 @@ def at(path: Path) -> Checkpoint:
 
 
 def newest_step(folder: Path) -> int:
-    """The step of the newest committed checkpoint; 0 where there is none."""
+    """The step of the newest committed checkpoint; 0 where there is none. Raises OSError."""
     return max((checkpoint.step for checkpoint in committed(folder)), default=0)
-
-
-def verify(checkpoint: Checkpoint) -> str | None:
-    """Why the checkpoint is not whole (first by its sizes, then by its hashes), or None."""
-    try:
-        commit = read(checkpoint.path)
-        return out_of_place(checkpoint.path, commit) or damaged(checkpoint.path, commit.files)
-    except (NotCommitted, OSError) as error:
-        return str(error)
 
 
 def out_of_place(path: Path, commit: Commit) -> str | None:
     """What is wrong with the files of a checkpoint without reading them, or None.
 
     A file that the commit does not name is wrong too, and one that others could have written: what
-    is loaded from here can run code.
+    is loaded from here can run code. Raises OSError.
     """
     wanted = {file.path: file for file in commit.files}
     there = contents(path)
@@ -171,19 +170,26 @@ def out_of_place(path: Path, commit: Commit) -> str | None:
 
 
 def contents(path: Path) -> set[str]:
-    """Everything below `path` but folders, by its path from there. Links are not followed."""
+    """Everything below `path` but folders, by its path from there. Links are not followed.
+
+    Raises OSError, but for a folder that is not there (another node may not see it at once).
+    """
+
+    def unread(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
     return {
         str((Path(folder) / name).relative_to(path))
-        for folder, folders, names in os.walk(path)
+        for folder, folders, names in os.walk(path, onerror=unread)
         for name in [*names, *(each for each in folders if (Path(folder) / each).is_symlink())]
     }
 
 
-def damaged(path: Path, written: Iterable[File]) -> str | None:
-    """The first of these files whose hash is another now, in words, or None. Raises OSError."""
-    for file in written:
-        if digest(path / file.path) != file.sha256:
-            return f"{file.path} is not what was written"
+def damaged(path: Path, file: File) -> str | None:
+    """In words, whether this file's hash is another now, or None. Raises OSError."""
+    if digest(path / file.path) != file.sha256:
+        return f"{file.path} is not what was written"
     return None
 
 

@@ -9,16 +9,17 @@ a hidden folder, the ranks hash what is there, and rank 0 commits it (`launcher.
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from launcher.errors import LauncherError
 from launcher.plan.duration import KEPT, kept
 from launcher.records import checkpoints, commits, ownership
-from launcher.records.checkpoints import Commit, File
+from launcher.records.checkpoints import Checkpoint, Commit, File
 from launcher.worker import hashing
 from launcher.worker.context import Context, versions
-from launcher.worker.distributed import told, wait_for_all
+from launcher.worker.distributed import by_main, told, wait_for_all
 
 _STATE = "trainer_state.json"
 _ARGUMENTS = "training_args.bin"
@@ -105,11 +106,12 @@ class Committed:
 def check(context: Context) -> None:
     """Raises LauncherError where the newest checkpoint is none for the plan in force.
 
-    It reads no more than COMMIT.json, so that this is told before any model is loaded.
+    It reads no more than COMMIT.json, so that this is told before any model is loaded. Raises
+    OSError.
     """
     there = checkpoints.committed(context.paths.checkpoints)
     if there:
-        _refuse_unfit(context, there[-1].path)
+        _refuse_unfit(context, there[-1])
 
 
 def resume(context: Context) -> str | None:
@@ -117,42 +119,40 @@ def resume(context: Context) -> str | None:
 
     Those that are newer and damaged are set aside, and what dead writers left is removed. Raises
     LauncherError, on every rank, where others could have written the checkpoints, and where they
-    are none for the plan in force.
+    are none for the plan in force; Ends (`disk`), on every rank, where the disk does not let one
+    look: then all stay where they are.
     """
     folder = context.paths.checkpoints
-    foreign = told(ownership.planted(context.run) if context.is_main else None)
+    foreign = by_main(lambda: ownership.planted(context.run))
     if foreign is not None:
         raise LauncherError(
             f"checkpoints are not loaded from there: {foreign}",
             hint=ownership.way_out(context.run.root),
         )
-    if context.is_main:
-        commits.tidy(folder)
-    wait_for_all()
+    by_main(lambda: commits.tidy(folder))
     while True:
-        newest = told(next((str(path) for path in reversed(checkpoints.numbered(folder))), None))
-        if newest is None:
+        numbered = by_main(lambda: checkpoints.numbered(folder))
+        if not numbered:
             return None
-        why = hashing.examined(Path(newest))
+        newest = numbered[-1]
+        why = hashing.examined(newest)
         if why is None:
             break
-        if context.is_main:
-            checkpoints.put_aside(Path(newest), why)
-        wait_for_all()
-    _refuse_unfit(context, Path(newest))
+        by_main(partial(checkpoints.put_aside, newest, why))
+    _refuse_unfit(context, by_main(lambda: checkpoints.at(newest)))
     if context.is_main:
         print(f"goes on from {newest}", flush=True)
     return str(newest)
 
 
-def _refuse_unfit(context: Context, path: Path) -> None:
+def _refuse_unfit(context: Context, found: Checkpoint) -> None:
     plan = context.stage_plan
-    found = checkpoints.at(path)
     why = checkpoints.unfit(found, context.world, plan.zero_stage, plan.offload)
     if why is not None:
         raise LauncherError(
             why,
-            hint=f"plan the stage as it was, or move {path.parent} away to train it from its start",
+            hint=f"plan the stage as it was, or move {found.path.parent} away to train it from its"
+            " start",
         )
 
 

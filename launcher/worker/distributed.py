@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from launcher.errors import LauncherError
 from launcher.worker import kernels
 from launcher.worker.context import Context
+from launcher.worker.outcome import Ends
 
+T = TypeVar("T")
 _WORLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -68,6 +71,23 @@ def told(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def by_main(act: Callable[[], T]) -> T:
+    """What rank 0 gets by `act`, on every rank. A collective.
+
+    Raises Ends (`disk`), on every rank, where rank 0 meets an OSError.
+    """
+    done, failed = None, None
+    if place()[0] == 0:
+        try:
+            done = act()
+        except OSError as error:
+            failed = str(error)
+    done, failed = told((done, failed))
+    if failed is not None:
+        raise Ends("disk", failed)
+    return done
 
 
 def gathered(own: Any) -> list[Any]:

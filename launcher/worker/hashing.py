@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.records import checkpoints
 from launcher.records.checkpoints import File
 from launcher.worker.distributed import gathered, place, told
+from launcher.worker.outcome import Ends
 
 _CHUNK = 1 << 22
 _THREADS = 4
@@ -50,34 +52,56 @@ def hashed(staged: Path) -> tuple[File, ...]:
     return tuple(sorted(found, key=lambda file: file.path))
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What a rank saw of its part of a checkpoint."""
+
+    damage: str | None = None
+    unread: str | None = None
+    """Why the part could not be read, which says nothing of it."""
+
+
 def examined(path: Path) -> str | None:
-    """Why the checkpoint in `path` is not whole, the same on every rank. A collective."""
+    """Why the checkpoint in `path` is not whole, the same on every rank; None: it is. A collective.
+
+    Raises Ends (`disk`), on every rank, where the disk did not let one of them look.
+    """
     rank, world = place()
-    why, commit = None, None
+    seen, commit = _Seen(), None
     if rank == 0:
-        try:
+
+        def read() -> str | None:
+            nonlocal commit
             commit = checkpoints.read(path)
-            why = checkpoints.out_of_place(path, commit)
-        except (checkpoints.NotCommitted, OSError) as error:
-            why = str(error)
-    why, commit = told((why, commit))
+            return checkpoints.out_of_place(path, commit)
+
+        seen = _seen(read)
+    seen, commit = told((seen, commit))
+    why = _verdict(path, [seen])
     if why is not None:
-        return str(why)
+        return why
     whose = shares({file.path: file.size for file in commit.files}, world, world)
     mine = [file for file in commit.files if whose[file.path] == rank]
-    found = [why for why in gathered(_first_damage(path, mine)) if why is not None]
-    return found[0] if found else None
-
-
-def _first_damage(path: Path, written: Collection[File]) -> str | None:
-    def look(file: File) -> str | None:
-        try:
-            return checkpoints.damaged(path, [file])
-        except OSError as error:
-            return str(error)
-
     with ThreadPoolExecutor(_THREADS) as pool:
-        return next((why for why in pool.map(look, written) if why is not None), None)
+        own = list(pool.map(lambda file: _seen(lambda: checkpoints.damaged(path, file)), mine))
+    return _verdict(path, [seen for part in gathered(own) for seen in part])
+
+
+def _seen(look: Callable[[], str | None]) -> _Seen:
+    """What `look` says is wrong, or what it met instead."""
+    try:
+        return _Seen(damage=look())
+    except (checkpoints.NotCommitted, FileNotFoundError, NotADirectoryError) as error:
+        return _Seen(damage=str(error))
+    except OSError as error:
+        return _Seen(unread=str(error))
+
+
+def _verdict(path: Path, seen: Collection[_Seen]) -> str | None:
+    for each in seen:
+        if each.unread is not None:
+            raise Ends("disk", f"{path.name} could not be read: {each.unread}")
+    return next((each.damage for each in seen if each.damage is not None), None)
 
 
 def _all_settled(folder: Path, names: Collection[str]) -> list[File]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from launcher.records import checkpoints, commits
 from launcher.records.checkpoints import SCHEMA_VERSION, Checkpoint, Commit, File, unfit
 from launcher.records.complete import digest
+from launcher.worker.hashing import examined
+from launcher.worker.outcome import Ends
 
 STATES = "global_step/states.pt"
 CHANGES = {"open", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
@@ -47,7 +50,7 @@ def test_checkpoints_are_found_by_their_steps_and_only_where_they_were_committed
     found = checkpoints.committed(tmp_path)
     assert found[0] == Checkpoint(tmp_path / "checkpoint-3", 3, 2, 2, "none")
     assert steps(tmp_path) == [3, 20, 100] and checkpoints.newest_step(tmp_path) == 100
-    assert [checkpoints.verify(each) for each in found] == [None] * 3
+    assert [examined(each.path) for each in found] == [None] * 3
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
 
 
@@ -76,6 +79,11 @@ def plant(path: Path) -> None:
     (path.parent / "pytorch_model.bin").write_bytes(b"pickle")
 
 
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def open_to_others(path: Path) -> None:
     path.parent.chmod(0o777)
 
@@ -94,6 +102,7 @@ def open_to_others(path: Path) -> None:
         ("COMMIT.json", empty, "cannot be read"),
         ("COMMIT.json", cut, "cannot be read"),
         ("COMMIT.json", flip, "COMMIT.json"),
+        ("COMMIT.json", make_folder, "COMMIT.json is no file"),
     ],
 )
 def test_damage_is_told_in_words(
@@ -101,7 +110,7 @@ def test_damage_is_told_in_words(
 ) -> None:
     checkpoint = checkpoints.at(write(tmp_path, 7))
     damage(checkpoint.path / name)
-    said = checkpoints.verify(checkpoint)
+    said = examined(checkpoint.path)
     assert said is not None and why in said
     if name == "COMMIT.json":
         assert checkpoints.committed(tmp_path) == ()
@@ -125,7 +134,26 @@ def test_a_checkpoint_under_another_name_is_none(tmp_path: Path) -> None:
 def test_a_file_of_another_user_is_not_loaded(tmp_path: Path) -> None:
     checkpoint = checkpoints.at(write(tmp_path, 7))
     os.chown(checkpoint.path / STATES, 12345, -1)
-    assert "another user" in str(checkpoints.verify(checkpoint))
+    assert "another user" in str(examined(checkpoint.path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="puts a file of the kernel's in a file's place")
+def test_a_commit_that_the_disk_does_not_give_is_no_word_on_the_checkpoint(tmp_path: Path) -> None:
+    """Nothing is counted as if there were no checkpoint."""
+    for step in (3, 7):
+        write(tmp_path, step)
+    unreadable = tmp_path / "checkpoint-7" / "COMMIT.json"
+    # Nobody can read the first byte of a process's memory: the kernel says EIO.
+    subprocess.run(["mount", "--bind", f"/proc/{os.getpid()}/mem", unreadable], check=True)
+    try:
+        with pytest.raises(OSError, match="Input/output error"):
+            checkpoints.newest_step(tmp_path)
+        with pytest.raises(Ends, match=r"could not be read.*Input/output error") as ended:
+            examined(unreadable.parent)
+        assert ended.value.failed == "disk"
+    finally:
+        subprocess.run(["umount", unreadable], check=True)
+    assert checkpoints.newest_step(tmp_path) == 7 and examined(unreadable.parent) is None
 
 
 def test_what_is_set_aside_is_kept_and_never_taken_again(
@@ -167,7 +195,7 @@ def test_a_step_that_is_saved_again_is_replaced(tmp_path: Path) -> None:
     write(tmp_path, 7)
     again = checkpoints.at(write(tmp_path, 7, "second"))
     assert "second" in (again.path / STATES).read_text()
-    assert checkpoints.verify(again) is None
+    assert examined(again.path) is None
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-7"]
 
 
@@ -212,7 +240,7 @@ def test_a_writer_that_is_killed_anywhere_leaves_whole_checkpoints_alone(tmp_pat
         ended = not killed_at(change, save_twice, folder)
 
         for path in checkpoints.numbered(folder):
-            assert checkpoints.verify(checkpoints.at(path)) is None, (change, path)
+            assert examined(checkpoints.at(path).path) is None, (change, path)
         # One that makes room for a newer of its step is only away until the next start.
         replaced = bool(list(folder.glob(".replaced-*/checkpoint-4")))
         reached = 4 if replaced else checkpoints.newest_step(folder)
@@ -220,7 +248,7 @@ def test_a_writer_that_is_killed_anywhere_leaves_whole_checkpoints_alone(tmp_pat
         assert not list(folder.glob(".*")), change
         assert steps(folder)[-2:] == ([3, 4] if reached == 4 else [2, 3]), change
         for checkpoint in checkpoints.committed(folder):
-            assert checkpoints.verify(checkpoint) is None, change
+            assert examined(checkpoint.path) is None, change
         # The next start saves it again, and all is as if nobody had been killed.
         save_twice(folder)
         assert steps(folder) == [3, 4] and not list(folder.glob(".*"))
