@@ -13,12 +13,23 @@ from launcher.records.attempts import Kind
 from launcher.records.failures import FailureClass
 from launcher.worker.outcome import Ends
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE}
+_DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE, errno.EIO, errno.EREMOTEIO,
+    # Lustre has put this node out, and takes it in again.
+    errno.ESHUTDOWN,
+}  # fmt: skip
+_DISK_AT_A_FILE = {errno.ENOTCONN, errno.ETIMEDOUT}
+"""Of a file system where a file is named; else of a socket."""
 _DISK_WORDS = (
     "no space left on device", "disk quota exceeded", "read-only file system", "stale file handle",
     # torch's archive writer, whose write came to less than it asked for.
     "pytorchstreamwriter failed", "inline_container.cc",
 )  # fmt: skip
+_DISK_OR_WORLD_WORDS = (
+    "input/output error", "remote i/o error", "cannot send after transport endpoint shutdown",
+    "transport endpoint is not connected",
+)  # fmt: skip
+"""Of the disk, where the transport between the ranks does not say so."""
 _MEMORY_WORDS = (
     "out of memory",
     # torch's allocator for the CPU.
@@ -58,19 +69,33 @@ def _kind(error: BaseException, on_cpu: bool) -> Kind | None:
         on_host = isinstance(error, MemoryError) or "alloc_cpu" in str(error)
         memory: FailureClass = "host memory" if on_host and not on_cpu else "out of memory"
         return memory
-    if (isinstance(error, OSError) and error.errno in _DISK) or _says(error, _DISK_WORDS):
+    if of_the_disk(error):
         return "disk"
     if _of_the_network(error):
         return "network"
-    name = type(error).__name__
-    if name.startswith("Dist") and type(error).__module__.startswith("torch"):
-        return "lost rank"
-    if isinstance(error, RuntimeError):
-        if "DataLoader worker" in str(error) and "killed by signal" in str(error):
-            return "killed"
-        if _says(error, _LOST_WORDS):
-            return "lost rank"
-    return None
+    loader = isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+    if loader and "killed by signal" in str(error):
+        return "killed"
+    return "lost rank" if _of_the_world(error) else None
+
+
+def of_the_disk(error: BaseException) -> bool:
+    """Whether an exception says that a disk is full, or cannot be reached for now."""
+    if _says(error, _DISK_WORDS):
+        return True
+    if isinstance(error, OSError) and error.errno is not None:
+        at_a_file = error.filename is not None and error.errno in _DISK_AT_A_FILE
+        return at_a_file or error.errno in _DISK
+    # Libraries in Rust have classes of their own, and the system's words.
+    return _says(error, _DISK_OR_WORLD_WORDS) and not _of_the_world(error)
+
+
+def _of_the_world(error: BaseException) -> bool:
+    """Whether the ranks could not meet, or one of them is gone."""
+    kind = type(error)
+    if kind.__name__.startswith("Dist") and kind.__module__.startswith("torch"):
+        return True
+    return isinstance(error, RuntimeError) and _says(error, _LOST_WORDS)
 
 
 def _of_the_network(error: BaseException) -> bool:

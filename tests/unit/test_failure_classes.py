@@ -47,6 +47,10 @@ class OfflineModeIsEnabled(Exception):
     pass
 
 
+class SafetensorError(Exception):
+    """That of safetensors, whose own takes torch's time to import."""
+
+
 DistBackendError.__module__ = "torch.distributed"
 ReadTimeout.__module__ = OfflineModeIsEnabled.__module__ = "httpx"
 
@@ -72,6 +76,21 @@ def raised_from(error: Exception, cause: Exception) -> Exception:
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk"),
         (OSError(errno.EROFS, "Read-only file system"), "disk"),
         (OSError(errno.ESTALE, "Stale file handle"), "disk"),
+        (OSError(errno.EIO, "Input/output error", "/run/tokenizer_config.json"), "disk"),
+        (OSError(errno.EIO, "Input/output error"), "disk"),
+        (OSError(errno.EREMOTEIO, "Remote I/O error"), "disk"),
+        (OSError(errno.ESHUTDOWN, "Cannot send after transport endpoint shutdown"), "disk"),
+        (OSError(errno.ENOTCONN, "Transport endpoint is not connected", "/mnt/fuse/a"), "disk"),
+        (OSError(errno.ENOTCONN, "Transport endpoint is not connected"), "program"),
+        (OSError(errno.ETIMEDOUT, "Connection timed out", "/mnt/nfs/a"), "disk"),
+        (OSError(errno.ETIMEDOUT, "Connection timed out"), "program"),
+        (OSError(errno.EACCES, "Permission denied", "/mnt/nfs/a"), "program"),
+        (SafetensorError("I/O error: Input/output error (os error 5)"), "disk"),
+        (SafetensorError("Transport endpoint is not connected (os error 107)"), "disk"),
+        (
+            RuntimeError("[gloo/transport/tcp/pair.cc:9] Transport endpoint is not connected"),
+            "lost rank",
+        ),
         (RuntimeError('IoError(Os { code: 28, message: "No space left on device" })'), "disk"),
         (RuntimeError("[enforce fail at inline_container.cc:664] unexpected pos 64 vs 0"), "disk"),
         (OSError(errno.ENOENT, "No such file or directory"), "program"),
