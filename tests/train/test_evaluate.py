@@ -174,7 +174,7 @@ def test_a_reward_model_in_place_of_a_policy_is_refused(
 @pytest.mark.parametrize(
     ("function", "complaint"),
     [
-        ("/nowhere/rule.py:score", "there is no score file /nowhere/rule.py"),
+        ("/nowhere/rule.py:score", "no copy of /nowhere/rule.py"),
         ("{rule}:scor", "has no function scor"),
         ("{rule}:short", "gave 1 values for 8 completions"),
     ],

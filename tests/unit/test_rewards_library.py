@@ -12,6 +12,9 @@ import pytest
 
 from launcher.errors import LauncherError, UsageError
 from launcher.recipe.library import LIBRARY, options_of
+from launcher.recipe.types import Score
+from launcher.worker.evaluate import score
+from launcher.worker.evaluate.generate import Completion
 from launcher.worker.rewards import library
 from launcher.worker.rewards.build import function_judge
 from launcher.worker.rewards.judge import Judge, LibraryJudge, UserJudge
@@ -262,6 +265,45 @@ def test_a_users_function_may_take_what_it_wants_alone_and_wait_for_others(tmp_p
     )
     assert ask(judge, answer=["a", "a"]) == [None, 2.0]
     assert asyncio.run(asyncio.sleep(0)) is None
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "completions, answer, **others",
+        "completions, prompts, **columns",
+        "**given",
+        "*, completions",
+    ],
+)
+def test_one_function_rewards_a_training_and_scores_an_evaluation(
+    tmp_path: Path, head: str
+) -> None:
+    texts = "completions" if "completions" in head else "given['completions']"
+    text = f"def mine({head}):\n    return [float(c == 'a') for c in {texts}]\n"
+    (tmp_path / "copy.py").write_text(text)
+    named = f"{tmp_path / 'copy.py'}:mine"
+    rows = [{"prompt": prompt, "answer": "x"} for prompt in "ab"]
+    written = [Completion([1], [2], text, ended=True) for text in "ba"]
+    scored = score.function("it", Score(named), rows)(rows, written)
+    rewarded = function_judge("it", named, {}, Path)(
+        prompts=["a", "b"],
+        completions=["b", "a"],
+        completion_ids=[[2], [2]],
+        answer=["x", "x"],
+        trainer_state=None,
+    )
+    assert scored == rewarded == [0, 1]
+
+
+def test_a_score_that_fails_is_told_with_the_place_in_the_users_own_file(tmp_path: Path) -> None:
+    (tmp_path / "copy.py").write_text("def mine(answer, **others):\n    return answer['x']\n")
+    rows = [{"prompt": "a", "answer": "x"}]
+    given = score.function(
+        "it", Score("/home/ada/scores.py:mine"), rows, lambda _path: tmp_path / "copy.py"
+    )
+    with pytest.raises(UsageError, match=r"/home/ada/scores.py:2 mine: TypeError"):
+        given(rows, [Completion([1], [2], "b", ended=True)])
 
 
 @pytest.mark.parametrize(

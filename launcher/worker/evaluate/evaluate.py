@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -70,12 +71,14 @@ def evaluate(
     on_progress: Callable[[int, int], None],
     deepspeed: Mapping[str, Any] | None = None,
     on_phase: Callable[[str], None] = lambda _phase: None,
+    copy_of: Callable[[str], Path] = Path,
     trust_remote_code: bool = False,
 ) -> EvaluationResult:
     """Compare `candidates` (label → folder of a model or of an adapter) on the prompts of `rows`.
 
     Each candidate samples one completion a prompt from the same seed. `rows` have a column
-    "prompt", text or messages; their other columns go to the functions of `scores`. The KL
+    "prompt", text or messages; their other columns go to the functions of `scores`, of whose files
+    `copy_of` gives the run's copies. The KL
     divergence to `reference` is the mean log-ratio on the sampled tokens at the sampling
     temperature (at 1 for greedy decoding). Without a `reward_model` there is no measure "reward";
     without a `baseline` the first candidate is it. `on_progress(done, total)` counts batches,
@@ -93,7 +96,9 @@ def evaluate(
     if baseline not in candidates:
         raise ValueError(f"the baseline {baseline} is none of {', '.join(candidates)}")
     # First, so that a slip in a score file shows before the models have worked.
-    functions = {label: score.function(label, each, rows) for label, each in scores.items()}
+    functions = {
+        label: score.function(label, each, rows, copy_of) for label, each in scores.items()
+    }
     loads = {"trust_remote_code": trust_remote_code}
     reader = reward_model and score.reader(
         reward_model, tokenizer, talks=not isinstance(rows[0]["prompt"], str), **loads

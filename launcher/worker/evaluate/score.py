@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from launcher.errors import UsageError
-from launcher.recipe.library import LIBRARY, is_file
+from launcher.recipe.library import LIBRARY
 from launcher.recipe.types import Score
 from launcher.worker.evaluate.generate import Completion
 from launcher.worker.ppo import reward
@@ -86,11 +84,17 @@ def reader(folder: str, written_with: Any, *, talks: bool, trust_remote_code: bo
     return own
 
 
-def function(label: str, score: Score, rows: Sequence[Mapping[str, Any]]) -> Function:
-    """What `score` stands for. Raises UsageError for what cannot be used on `rows`."""
-    if is_file(score.function):
-        return _of_file(label, score.function)
-    judge = function_judge(label, score.function, score.options, Path)
+def function(
+    label: str,
+    score: Score,
+    rows: Sequence[Mapping[str, Any]],
+    copy_of: Callable[[str], Path] = Path,
+) -> Function:
+    """What `score` stands for, called as a reward is; `copy_of` gives the run's copy of a file.
+
+    Raises UsageError for what cannot be used on `rows`.
+    """
+    judge = function_judge(label, score.function, score.options, copy_of)
 
     def judged(rows: Sequence[Mapping[str, Any]], completions: Sequence[Completion]) -> Values:
         prompts = [row["prompt"] for row in rows]
@@ -110,43 +114,5 @@ def function(label: str, score: Score, rows: Sequence[Mapping[str, Any]]) -> Fun
     return judged
 
 
-def _of_file(label: str, reference: str) -> Function:
-    called = _load(reference)
-
-    def judged(rows: Sequence[Mapping[str, Any]], completions: Sequence[Completion]) -> Values:
-        prompts = [row["prompt"] for row in rows]
-        answers = [
-            as_answer(prompt, c.text) for prompt, c in zip(prompts, completions, strict=True)
-        ]
-        given = list(called(prompts, answers, **_columns(rows)))
-        values = [None if value is None else float(value) for value in given]
-        finite = sum(value is None or math.isfinite(value) for value in values)
-        if len(values) != len(rows) or finite != len(rows):
-            raise UsageError(
-                f"the score {label} gave {len(values)} values for {len(rows)} completions, "
-                f"{finite} of them finite",
-                hint="return one finite number (or None) for each completion",
-            )
-        return values
-
-    return judged
-
-
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {key: [row.get(key) for row in rows] for key in rows[0] if key != "prompt"}
-
-
-def _load(reference: str) -> Callable[..., list[float | None]]:
-    """The function that `/abs/file.py:name` refers to: `name(prompts, completions, **columns)`."""
-    path, _, name = reference.rpartition(":")
-    if not Path(path).is_file():
-        raise UsageError(f"there is no score file {path}", hint="write FILE.py:FUNCTION")
-    spec = importlib.util.spec_from_file_location(f"launcher_score_{Path(path).stem}", path)
-    assert spec is not None and spec.loader is not None  # a .py file has both
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = getattr(module, name, None)
-    if not callable(found):
-        raise UsageError(f"{path} has no function {name}", hint="write FILE.py:FUNCTION")
-    loaded: Callable[..., list[float | None]] = found
-    return loaded

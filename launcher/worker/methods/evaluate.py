@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
-from launcher.recipe.library import is_file
-from launcher.recipe.types import Score
 from launcher.records import evaluation, files
 from launcher.report.evaluation import render_markdown
 from launcher.worker import data, models
@@ -40,7 +37,8 @@ def run(context: Context, stop: Stop) -> Finished:
         reward_model=context.model("reward_model"),
         reference=context.model("reference"),
         rows=rows.to_list(),
-        scores={label: _snapshot_of(context, score) for label, score in stage.scores.items()},
+        scores=stage.scores,
+        copy_of=context.run.user_file,
         config=config,
         tokenizer=tokenizer,
         dtype=getattr(torch, stage.dtype),
@@ -63,11 +61,3 @@ def run(context: Context, stop: Stop) -> Finished:
         roots=[context.paths.evaluation, context.paths.evaluation_text],
         seconds={"evaluate": time.time() - began},
     )
-
-
-def _snapshot_of(context: Context, score: Score) -> Score:
-    """The score with the run's copy of its file, made when the run was submitted."""
-    if not is_file(score.function):
-        return score
-    path, _, name = score.function.rpartition(":")
-    return replace(score, function=f"{context.run.user_file(path)}:{name}")

@@ -61,12 +61,12 @@ class Judge:
     def checked(self, given: Any, wanted: int) -> Rewards:
         if isinstance(given, str) or not hasattr(given, "__len__"):
             raise UsageError(
-                f"the reward {self.label} gave {type(given).__name__}",
+                f"the judge {self.label} gave {type(given).__name__}",
                 hint="return a list of one number (or None) for each completion",
             )
         if len(given) != wanted:
             raise UsageError(
-                f"the reward {self.label} gave {len(given)} values for {wanted} completions",
+                f"the judge {self.label} gave {len(given)} values for {wanted} completions",
                 hint="return one number (or None) for each completion, in their order",
             )
         return [self._number(value, place) for place, value in enumerate(given)]
@@ -80,7 +80,7 @@ class Judge:
             number = math.nan
         if not math.isfinite(number) or isinstance(value, str):
             raise UsageError(
-                f"the reward {self.label} gave {value!r} for completion {place}",
+                f"the judge {self.label} gave {value!r} for completion {place}",
                 hint="return finite numbers, and None where a completion cannot be judged",
             )
         return number

@@ -50,7 +50,7 @@ class ImportedFunction(Called):
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             raise UsageError(
-                f"the reward function {path} cannot be imported: {error}",
+                f"the function {path} cannot be imported: {error}",
                 hint="install its package where trainings run, or name a file (FILE.py:FUNCTION)",
             ) from error
         except Exception as error:
