@@ -10,7 +10,8 @@ from posixpath import normpath
 from typing import Any
 
 from launcher.recipe.document import Node
-from launcher.recipe.problems import show
+from launcher.recipe.functions import BadSource, names
+from launcher.recipe.problems import show, suggest
 from launcher.recipe.values import HUB_NAME
 
 DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
@@ -151,13 +152,20 @@ def data(node: Node) -> str:
 
 
 def score(node: Node) -> str:
-    """`/abs/file.py:function`. Raises BadPath."""
+    """`/abs/file.py:function`, where the file defines it. Raises BadPath."""
     text, _, function = str(node.value).rpartition(":")
     if not text.endswith(".py") or not function.isidentifier():
         raise BadPath(f"got {show(node.value)}, expected file.py:function")
     path = Path(normpath(node.place.folder / text))
     if not _exists(path) or not path.is_file():
         raise BadPath(f"there is no file {show(str(path))}")
+    try:
+        known = names(path)
+    except BadSource as error:
+        raise BadPath(str(error)) from None
+    if function not in known and not known.open:
+        near = suggest(function, known.defined)
+        raise BadPath(f"{path} defines no {function}{near}")
     return f"{path}:{function}"
 
 

@@ -120,7 +120,7 @@ def test_columns_are_mapped_and_found_in_csv_and_json(tmp_path: Path) -> None:
 
 
 def test_scores_are_functions_of_a_file_or_of_the_library(tmp_path: Path) -> None:
-    (tmp_path / "rule.py").write_text("")
+    (tmp_path / "rule.py").write_text("def score(completions):\n    return []\n")
     text = (
         "  eval: {method: evaluate, candidates: {base: model}, data: {path: owner/rows}, scores: {"
     )
@@ -143,6 +143,99 @@ def test_scores_are_functions_of_a_file_or_of_the_library(tmp_path: Path) -> Non
     said = str(refused.value)
     assert "did you mean" in said and "length needs the option" in said
     assert "only functions of the library take options" in said
+
+
+SOURCE = """
+import math, os.path as place
+from json import loads as of_json
+if math.pi > 3:
+    try:
+        def in_try(completions): ...
+    except ImportError:
+        async def in_except(completions): ...
+else:
+    in_else = lambda completions: []
+first, (second, *rest) = [min, [max]]
+with open(os.devnull) as opened:
+    made: object = min
+class Called: ...
+def outer():
+    global declared
+    def inner(): ...
+    local = 1
+"""
+
+
+def function_of(folder: Path, source: str, name: str) -> str:
+    """What is said of the function `name` of a file as a reward and as a score; empty: nothing."""
+    (folder / "rewards.py").write_text(source)
+    told = []
+    for stage in (
+        f"  a: {{method: grpo, {DATA}, rewards: {{it: './rewards.py:{name}'}}}}\n",
+        "  a: {method: evaluate, candidates: {base: model}, data: {path: owner/rows},\n"
+        f"    scores: {{it: './rewards.py:{name}'}}}}\n",
+    ):
+        try:
+            recipe_of(folder, stage)
+            told.append("")
+        except LauncherError as refused:
+            told.append(str(refused).partition("it: ")[2])
+    assert told[0] == told[1]
+    return told[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("math", "place", "of_json", "in_try", "in_except", "in_else", "first", "second", "rest"),
+        *("opened", "made", "Called", "outer", "declared"),
+    ],
+)
+def test_a_function_may_be_bound_in_any_way_at_the_top_of_its_file(
+    tmp_path: Path, name: str
+) -> None:
+    assert function_of(tmp_path, SOURCE, name) == ""
+
+
+@pytest.mark.parametrize("name", ["inner", "local", "os", "json", "loads"])
+def test_a_function_that_its_file_does_not_bind_is_refused(tmp_path: Path, name: str) -> None:
+    assert f"rewards.py defines no {name}" in function_of(tmp_path, SOURCE, name)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from mine import *\n",
+        "globals()['right'] = min\n",
+        "def __getattr__(name):\n    return min\n",
+        "exec('right = min')\n",
+    ],
+)
+def test_a_file_whose_names_no_text_shows_may_have_any(tmp_path: Path, source: str) -> None:
+    assert function_of(tmp_path, source, "right") == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("def right(completions)\n    return []\n", ":1 is no Python: "),
+        ("x = 1\nreturn x\n", ":2 is no Python: 'return' outside function"),
+        ("def right(a, a):\n    return []\n", ":1 is no Python: duplicate argument"),
+    ],
+)
+def test_a_file_of_functions_that_is_no_python_is_refused_with_its_line(
+    tmp_path: Path, source: str, line: str
+) -> None:
+    assert f"{tmp_path}/rewards.py{line}" in function_of(tmp_path, source, "right")
+
+
+def test_a_file_of_functions_is_read_and_never_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = f"open({str(tmp_path / 'ran')!r}, 'w')\ndef right(completions):\n    return '\\d'\n"
+    assert function_of(tmp_path, source, "right") == ""
+    assert not (tmp_path / "ran").exists()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_folder_of_an_adapter_alone_is_told_with_its_base(tmp_path: Path) -> None:

@@ -257,6 +257,21 @@ def test_reward_functions_may_be_the_recipe_s_beside_the_config_or_a_model(tmp_p
     }
 
 
+def test_a_reward_function_beside_the_config_may_be_bound_in_any_way_and_its_file_is_read(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "model_name_or_path: owner/m\ndataset_name: owner/d\nper_device_train_batch_size: 8\n"
+        "reward_funcs: [mine]\n"
+    )
+    (tmp_path / "rewards.py").write_text("if True:\n    mine_reward = print\n")
+    stage = only(load_recipe(str(path), method="grpo"))
+    assert stage.rewards == (Reward("mine", f"{tmp_path}/rewards.py:mine_reward"),)
+    (tmp_path / "rewards.py").write_text("x = 1\ndef mine(completions)\n    return []\n")
+    assert "rewards.py:2 is no Python: expected ':'" in refusal(path, method="grpo")
+
+
 def test_functions_of_trl_and_paths_of_import_are_taken_as_trl_takes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.recipe.document import Node
+from launcher.recipe.functions import BadSource, names
 from launcher.recipe.library import LIBRARY, is_dotted, named, of_trl
 from launcher.recipe.problems import show, suggest
 from launcher.recipe.renames import REMOVED
@@ -148,9 +149,9 @@ def _beside(node: Node, file: str, label: str) -> str | None:
 
 
 def _defines(path: Path, function: str) -> bool:
-    """Whether the file `path` is there and defines the function."""
+    """Whether the file `path` is there and defines the function. One that is no Python is taken to:
+    where the function is read, its mistake is told."""
     try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    except (OSError, UnicodeDecodeError):
-        return False
-    return re.search(rf"(?m)^(async )?def {re.escape(function)}\(", text) is not None
+        return path.is_file() and function in names(path)
+    except BadSource:
+        return True
