@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from launcher.memory import modules
 from launcher.models.types import ModelShape
 from launcher.recipe.types import Peft
 
@@ -55,7 +56,7 @@ def targets(peft: Peft, shape: ModelShape) -> frozenset[str]:
     every = layers | set(parameters.values())
     if isinstance(peft.targets, str):
         return every & {peft.targets} or every
-    named = {name.rsplit(".", 1)[-1] for name in peft.targets}
+    named = {layer for name in peft.targets for layer in modules.usual(name, shape)}
     return every & {parameters.get(name, name) for name in named}
 
 

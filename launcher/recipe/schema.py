@@ -101,7 +101,10 @@ _PEFT = _object(
         "alpha": _count("Scale"),
         "dropout": {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
         "targets": {
-            "anyOf": [_text("`all-linear` or one name"), {"type": "array", "items": _text("Name")}],
+            "anyOf": [
+                _text("`all-linear`, one name, or a pattern of whole paths"),
+                {"type": "array", "items": _text("Name")},
+            ],
             "description": "Modules that get an adapter",
             "default": "all-linear",
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from launcher.recipe import environment
@@ -39,6 +40,10 @@ def peft(reading: Reading, node: Node, at: str, method: Method) -> Peft | None:
             known[key] = tuple(str(item.value) for item in entry.value)
         elif entry.value is not None:
             known[key] = entry.value
+    targets = known.get("targets")
+    if isinstance(targets, str) and re.fullmatch(r"\w+", targets):
+        # PEFT takes a text as a pattern of whole paths, which no name is.
+        known["targets"] = (targets,)
     return Peft(**known)
 
 

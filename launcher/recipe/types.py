@@ -212,11 +212,13 @@ class Recipe:
 
     def placed(self, message: str) -> str:
         """`message`, which begins with a key of the recipe, with the place of that key, or of the
-        nearest above it, before it. Any other stays as it is."""
+        nearest above it, before it. What a stage does not say itself, the recipe may say for all of
+        them. Any other message stays as it is."""
         key = message.partition(": ")[0]
         while key:
-            if key in self.places:
-                return f"{self.places[key]} {message}"
+            for said in (key, ".".join(key.split(".")[2:])):
+                if said in self.places:
+                    return f"{self.places[said]} {message}"
             key = key.rpartition(".")[0]
         return message
 

@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 
+from launcher.memory import modules
+from launcher.memory.lora import targets
 from launcher.models.config import config_of
 from launcher.models.families import FAMILIES
 from launcher.models.read import read_shape
 from launcher.models.table import rows, table
 from launcher.models.types import ModelShape
+from launcher.recipe.types import Peft
 
 SMALL: dict[str, Any] = {
     "hidden_size": 64,
@@ -121,3 +125,47 @@ def test_a_file_that_transformers_saved_is_read_as_the_model_that_it_makes(famil
     experts = EXPERTS if described.expert_width else {}
     saved = AutoConfig.for_model(family, **given, **experts).to_diff_dict()
     agrees(read_shape(saved), saved)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_modules_that_adapters_name_are_those_that_transformers_builds(family: str) -> None:
+    described = FAMILIES[family]
+    experts = EXPERTS if described.expert_width else {}
+    flag = {described.qk_norm: True} if isinstance(described.qk_norm, str) else {}
+    config = {"model_type": family, **(GPT2 if described.learned_positions else SMALL)}
+    shape, model = read_shape(config | experts | flag), built(config | experts | flag)
+    assert modules.known(shape)
+    adaptable = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Embedding | Conv1D)
+    }
+    stated, others = set(modules.layers(shape)) - {modules.SCORE}, set(modules.others(shape))
+    # A mixture's experts and router are parameters, which PEFT knows by the names that they had.
+    routed = {path for path in stated if path.endswith("mlp.gate") or ".experts." in path}
+    assert stated - routed == adaptable
+    assert others <= {name for name, _ in model.named_modules()}
+    parents = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
+    heads = {parent for parent in parents if "_layernorm.norms." in parent}
+    assert parents - heads <= stated | others
+
+
+@pytest.mark.parametrize(
+    ("family", "names", "known"),
+    [
+        ("phi", ("dense", "fc1"), {"o_proj", "up_proj"}),
+        ("gpt2", ("c_proj",), {"o_proj", "down_proj"}),
+        ("gpt2", ("mlp.c_proj",), {"down_proj"}),
+        ("gpt_neox", ("query_key_value", "layers.1.attention.dense"), {"qkv_proj", "o_proj"}),
+        ("mixtral", ("q_proj", "w1", "gate"), {"q_proj", "experts.gate_up_proj", "router"}),
+        ("llama", ("self_attn.q_proj", "k_prj"), {"q_proj"}),
+    ],
+)
+def test_layers_that_a_family_calls_by_another_name_are_counted(
+    family: str, names: tuple[str, ...], known: set[str]
+) -> None:
+    described = FAMILIES[family]
+    experts = EXPERTS if described.expert_width else {}
+    sizes = GPT2 if described.learned_positions else SMALL
+    shape = read_shape({"model_type": family, **sizes, **experts})
+    assert targets(Peft(targets=names), shape) == known

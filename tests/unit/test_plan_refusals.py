@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from launcher.errors import DoesNotFit, UsageError
+from launcher.recipe.types import Peft
 from tests.unit.planning import (
     EIGHTY,
     FORTY,
@@ -158,3 +159,56 @@ def test_more_processes_than_cpu_nodes_are_refused() -> None:
 def test_a_stage_pinned_to_a_partition_looks_nowhere_else() -> None:
     each = plan_one(stage(resources=pinned(partition="eighty")), MIXED)
     assert each.allocation.partition == EIGHTY.name
+
+
+@pytest.mark.parametrize(
+    ("peft", "said"),
+    [
+        (Peft(targets=("q_proj", "k_prj")), "targets: Qwen/Qwen2.5-7B has no linear layer or"
+         " embedding called 'k_prj'; did you mean 'k_proj'?"),
+        (Peft(targets=("input_layernorm",)), "targets: Qwen/Qwen2.5-7B has no linear layer"),
+        (Peft(targets=("layers.28.self_attn.q_proj",)), "called 'layers.28.self_attn.q_proj'"),
+        (Peft(targets=()), "targets: no layer is named"),
+        (Peft(targets="all-linera"), "targets: 'all-linera' is taken as a pattern, and no layer of"
+         " Qwen/Qwen2.5-7B has such a path; did you mean 'all-linear'?"),
+        (Peft(targets="q_(proj"), "targets: 'q_(proj' is no regular expression"),
+        (Peft(modules_to_save=("nonesuch",)), "modules_to_save: Qwen/Qwen2.5-7B has no module"
+         " called 'nonesuch'"),
+        (Peft(modules_to_save=("lm_haed",)), "did you mean 'lm_head'?"),
+    ],
+)  # fmt: skip
+def test_a_module_that_the_model_has_not_is_refused(peft: Peft, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan_one(stage(peft=peft))
+    assert caught.value.message.startswith("stages.sft.peft.")
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "peft",
+    [
+        Peft(targets="ALL-linear"),
+        Peft(targets=r".*\.(q|v)_proj"),
+        Peft(targets=r"model\.layers\.(1\d|2[0-7])\.mlp\..*"),
+        Peft(targets=("self_attn.q_proj", "layers.27.mlp.up_proj", "embed_tokens")),
+        Peft(modules_to_save=("embed_tokens", "lm_head", "score", "norm", "layers.0.mlp")),
+        Peft(targets=("q_proj", "lm_head"), modules_to_save=("lm_head",)),
+    ],
+)
+def test_modules_are_named_as_peft_takes_them(peft: Peft) -> None:
+    assert plan_one(stage(peft=peft)).stage.peft == peft
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "lm_head"), r".*q_proj|lm_head"])
+def test_an_adapter_on_a_head_that_trl_reads_past_is_refused(
+    targets: str | tuple[str, ...],
+) -> None:
+    for method in ("sft", "ppo"):
+        with pytest.raises(UsageError, match="would not train with") as caught:
+            plan_one(stage(method, peft=Peft(targets=targets)))
+        assert "`modules_to_save: [lm_head]`" in (caught.value.hint or "")
+    assert plan_one(stage("reward", peft=Peft(targets=targets)))
+
+
+def test_nothing_is_said_of_modules_where_the_family_is_not_known() -> None:
+    assert plan_one(stage(model="tiny", peft=Peft(targets=("own_proj",))))

@@ -86,6 +86,12 @@ def test_a_built_in_part_can_be_extended_from_anywhere(tmp_path: Path) -> None:
     assert stage.train["learning_rate"] == 2e-4
 
 
+def test_one_name_of_a_module_is_a_list_of_it_and_a_pattern_is_none(tmp_path: Path) -> None:
+    for targets, meant in (("q_proj", ("q_proj",)), (r".*\.q_proj", r".*\.q_proj")):
+        source = written(tmp_path, SFT + f"    peft: {{targets: '{targets}'}}\n")
+        assert load_recipe(source).stages[0].peft == Peft(targets=meant)
+
+
 def test_null_takes_back_what_a_parent_said(tmp_path: Path) -> None:
     source = written(
         tmp_path,
