@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+
+from launcher.worker.vllm.address import free_port
 
 HERE = Path(__file__).parent
 TRAIN: dict[str, Any] = {
@@ -25,13 +26,6 @@ TRAIN: dict[str, Any] = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def run(folder: Path, processes: int, **settings: Any) -> dict[str, list[float]]:
     """Train in `processes` processes; what process 0 logged."""
     folder.mkdir()
@@ -41,7 +35,7 @@ def run(folder: Path, processes: int, **settings: Any) -> dict[str, list[float]]
     shared = {
         "WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
+        "MASTER_PORT": str(free_port("127.0.0.1")),
         "OMP_NUM_THREADS": "1",
         "DS_ACCELERATOR": "cpu",
         "HF_HUB_OFFLINE": "1",

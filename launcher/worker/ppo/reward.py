@@ -16,8 +16,7 @@ from transformers import (
 )
 from trl.data_utils import apply_chat_template, is_conversational
 
-# No pickle is read. Code that lies beside a model runs where the trainer's arguments say so.
-_SAFE: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+from launcher.worker.models import SAFE
 
 
 def load_scorer(source: str, **init: Any) -> PreTrainedModel:
@@ -34,16 +33,12 @@ def load_scorer(source: str, **init: Any) -> PreTrainedModel:
                 f"The reward model in {source} is a {architectures[0]}, not a sequence-"
                 "classification model: train one with the reward method, or point to one."
             )
-    return AutoModelForSequenceClassification.from_pretrained(
-        source, **(_SAFE | init), num_labels=1
-    )
+    return AutoModelForSequenceClassification.from_pretrained(source, **(SAFE | init), num_labels=1)
 
 
 def load_value_model(source: str, **init: Any) -> PreTrainedModel:
     """A value model to train, from a reward model or (with a fresh score head) from a policy."""
-    return AutoModelForSequenceClassification.from_pretrained(
-        source, **(_SAFE | init), num_labels=1
-    )
+    return AutoModelForSequenceClassification.from_pretrained(source, **(SAFE | init), num_labels=1)
 
 
 def tokenizer_of(
