@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
+_PROBE = 2**16
+"""Bytes: more than a traceback needs."""
 
 
 def private_folder(path: Path) -> Path:
@@ -68,6 +70,15 @@ def replace(path: Path, data: bytes) -> None:
         aside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why nothing can be written in `folder` now, in words; None: it can."""
+    try:
+        _write_aside(folder / "probe", bytes(_PROBE)).unlink()
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def claim(path: Path, data: bytes) -> bool:

@@ -8,6 +8,7 @@ a hidden folder, the ranks hash what is there, and rank 0 commits it (`launcher.
 
 from __future__ import annotations
 
+import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from launcher.records import checkpoints, commits, ownership
 from launcher.records.checkpoints import Checkpoint, Commit, File
 from launcher.worker import hashing
 from launcher.worker.context import Context, versions
-from launcher.worker.distributed import by_main, told, wait_for_all
+from launcher.worker.distributed import by_main, wait_for_all
 
 _STATE = "trainer_state.json"
 _ARGUMENTS = "training_args.bin"
@@ -53,16 +54,36 @@ class Committed:
     def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial))
         main = self.accelerator.is_main_process
-        self._staging = Path(told(str(commits.begin(folder)) if main else None))
-        staged = checkpoints.path_of(self._staging, self.state.global_step)
+        staging = by_main(lambda: commits.begin(folder))
         try:
+            staged = self._write_aside(staging, model, trial)
+            self._bring_in(folder, staged)
+        except BaseException:
+            # On a full disk there is room again for the words that tell of it. The other ranks
+            # cannot know whether it is committed.
             if main:
+                shutil.rmtree(staging, ignore_errors=True)
+            raise
+        if main and self._kept is not None:
+            commits.prune(folder, self._kept, self.state.best_model_checkpoint)
+
+    def _write_aside(self: Any, staging: Path, model: Any, trial: Any) -> Path:
+        """Write all that belongs to the checkpoint below `staging`."""
+        self._staging = staging
+        staged = checkpoints.path_of(staging, self.state.global_step)
+        try:
+            if self.accelerator.is_main_process:
                 staged.mkdir()
             wait_for_all()
             self.save_beside(staged)
             super()._save_checkpoint(model, trial)  # type: ignore[misc]
         finally:
             self._staging = None
+        return staged
+
+    def _bring_in(self: Any, folder: Path, staged: Path) -> None:
+        """Make what was written in `staged` a checkpoint of `folder`."""
+        main = self.accelerator.is_main_process
         if self.state.best_model_checkpoint == str(staged):
             self.state.best_model_checkpoint = str(folder / staged.name)
             if self.args.should_save:
@@ -75,8 +96,6 @@ class Committed:
         if main:
             commits.commit(staged, self._commit(written))
         wait_for_all()
-        if main and self._kept is not None:
-            commits.prune(folder, self._kept, self.state.best_model_checkpoint)
 
     def _commit(self: Any, written: tuple[File, ...]) -> Commit:
         zero_stage, offload = _sharding(self.accelerator)

@@ -90,6 +90,11 @@ def of_the_disk(error: BaseException) -> bool:
     return _says(error, _DISK_OR_WORLD_WORDS) and not _of_the_world(error)
 
 
+def is_full(error: OSError) -> bool:
+    """Whether a disk has no room for what was written, or its user has none left there."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def _of_the_world(error: BaseException) -> bool:
     """Whether the ranks could not meet, or one of them is gone."""
     kind = type(error)

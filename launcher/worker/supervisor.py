@@ -18,9 +18,11 @@ from pathlib import Path
 from launcher.plan.document import plan_from_json
 from launcher.records import attempts, complete, failures
 from launcher.records.paths import RunPaths
+from launcher.worker import streams
 from launcher.worker.signals import Signals
 from launcher.worker.supervision import follow, lead, refusal
 from launcher.worker.supervision.job import Ended, Job
+from launcher.worker.supervision.patience import patient
 
 
 def supervise(
@@ -37,6 +39,7 @@ def supervise(
     `restarts`: how often the scheduler had started this job before.
     """
     os.umask(0o077)
+    streams.guard()
     signals = Signals()
     signals.install()
     paths = RunPaths(Path(run))
@@ -60,7 +63,7 @@ def supervise(
         print(refused.failure.message if refused.failure else refused.outcome, flush=True)
         if rank == 0:
             last = replace(job.receipt(0, rung), answer="end", ended=time.time(), **vars(refused))
-            attempts.start(job.stage.attempts, last)
+            patient(job, lambda: attempts.start(job.stage.attempts, last))
             lead.refuse(job, rung, refused.exit_code)
         return Ended(refused.exit_code, requeue=False)
     if rank >= world:

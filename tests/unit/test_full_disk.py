@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +15,26 @@ from typing import Any, cast
 import pytest
 
 from launcher.errors import UsageError
-from launcher.records import files, progress
-from launcher.records.paths import StagePaths
+from launcher.plan.types import Plan
+from launcher.records import (
+    attempts,
+    checkpoints,
+    commits,
+    complete,
+    failures,
+    files,
+    journal,
+    progress,
+)
+from launcher.records.paths import RunPaths, StagePaths
 from launcher.run import folder
-from launcher.worker import streams
+from launcher.worker import child, streams
+from launcher.worker.checkpoint import Committed
+from launcher.worker.child import Ran
 from launcher.worker.context import Context
+from launcher.worker.signals import Signals
+from launcher.worker.supervision import lead, patience
+from launcher.worker.supervision.job import Job
 from tests.unit.command import launcher
 from tests.unit.running import ON_SLURM, ON_THIS_MACHINE
 
@@ -79,8 +96,6 @@ def test_a_submit_on_a_read_only_disk_says_so(disk: Path) -> None:
 
 
 def test_a_journal_on_a_full_disk_keeps_every_event_whole(disk: Path) -> None:
-    from launcher.records import journal
-
     run, _ = folder.create(disk / "runs", ON_SLURM, {"name": "chain"}, new=False)
     ballast = fill(disk)
     with pytest.raises(OSError, match="No space left"):
@@ -128,6 +143,159 @@ def test_printing_to_a_full_disk_ends_nothing(disk: Path) -> None:
     with log.open("ab") as handle:
         done = subprocess.run([sys.executable, "-c", program], stdout=handle, stderr=handle)
     assert done.returncode == 7
+
+
+# Supervisors
+
+
+@pytest.fixture
+def run(disk: Path, monkeypatch: pytest.MonkeyPatch) -> RunPaths:
+    """On the small disk; a supervisor tries again soon, and not for long."""
+    monkeypatch.setattr(patience, "AGAIN_S", 0.1)
+    monkeypatch.setattr(patience, "PATIENCE_S", 5.0)
+    again = failures.Response("again", 10)
+    monkeypatch.setattr(failures, "RESPONSES", {**failures.RESPONSES, "disk": again})
+    made, _ = folder.create(disk / "runs", ON_SLURM, {"name": "chain"}, new=False)
+    for kind in ("intent", "submitted"):
+        journal.append(made.journal, journal.Event(kind, 1.0, "sft", "f00d", "7"))
+    return made
+
+
+def job(run: RunPaths, restarts: int = 0, signals: Signals | None = None) -> Job:
+    plan: Plan = ON_SLURM
+    return Job(
+        run, plan, plan.stage("sft"), "f00d", "7", restarts, 0, 1,
+        signals or Signals(), lambda: False, time.time(),
+    )  # fmt: skip
+
+
+def finish(run: RunPaths) -> Ran:
+    """What a trainer does at the end of its stage."""
+    done = complete.Complete("sft", "sft", "f00d", time.time(), ())
+    files.private_folder(run.stage("sft").root)
+    complete.write(run.stage("sft"), done)
+    return Ran(0)
+
+
+def half_done(run: RunPaths) -> None:
+    """What a trainer leaves that is killed when its checkpoint has filled the disk."""
+    fill(checkpoints.path_of(commits.begin(run.stage("sft").checkpoints), 5).parent)
+
+
+def outcomes(run: RunPaths) -> list[tuple[Any, ...]]:
+    every = attempts.read(run.stage("sft").attempts)
+    return [(each.outcome, each.failed, each.answer) for each in every]
+
+
+def test_a_trainer_that_cannot_say_why_it_failed_on_a_full_disk_is_tried_again(
+    run: RunPaths, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainers = 0
+
+    def trainer(*_: Any) -> Ran:
+        nonlocal trainers
+        trainers += 1
+        if trainers == 2:
+            return finish(run)
+        ballast = fill(disk)
+        # Another's file, which goes while the supervisor waits.
+        threading.Timer(1, ballast.unlink).start()
+        return Ran(1)
+
+    monkeypatch.setattr(child, "run", trainer)
+    assert lead.lead(job(run), 0).exit_code == 0
+    assert outcomes(run) == [("error", "disk", "again"), ("complete", None, None)]
+    first, _ = attempts.read(run.stage("sft").attempts)
+    assert first.failure and "could not say why" in first.failure.message
+    assert "No space left" in first.failure.message
+
+
+def test_a_checkpoint_that_was_left_half_done_makes_room_for_the_words_that_tell_of_it(
+    run: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainers = 0
+
+    def trainer(*_: Any) -> Ran:
+        nonlocal trainers
+        trainers += 1
+        if trainers == 2:
+            return finish(run)
+        half_done(run)
+        return Ran(1)
+
+    monkeypatch.setattr(child, "run", trainer)
+    assert lead.lead(job(run), 0).exit_code == 0
+    assert outcomes(run) == [("error", "disk", "again"), ("complete", None, None)]
+
+
+def test_a_start_finds_room_where_the_one_before_died_of_its_half_done_checkpoint(
+    run: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts.start(run.stage("sft").attempts, job(run).receipt(0, 0))
+    half_done(run)
+    monkeypatch.setattr(child, "run", lambda *_: finish(run))
+    assert lead.lead(job(run, 1), 0).exit_code == 0
+    assert outcomes(run) == [("killed", "node", "requeue"), ("complete", None, None)]
+    assert list(run.stage("sft").checkpoints.iterdir()) == []
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_supervisor_waits_for_a_disk_that_stays_full_for_a_while_and_not_when_it_must_end(
+    run: RunPaths, disk: Path, told: bool
+) -> None:
+    fill(disk)
+    began = time.monotonic()
+    with pytest.raises(OSError, match="No space left"):
+        lead.lead(job(run, signals=Signals(stop=told)), 0)
+    assert (time.monotonic() - began > patience.PATIENCE_S) is not told
+
+
+def test_an_error_of_another_sort_is_not_waited_for(run: RunPaths) -> None:
+    def act() -> None:
+        raise PermissionError(13, "Permission denied", "receipt")
+
+    began = time.monotonic()
+    with pytest.raises(PermissionError):
+        patience.patient(job(run), act)
+    assert time.monotonic() - began < patience.PATIENCE_S
+
+
+def test_a_save_that_fails_leaves_no_half_done_checkpoint_in_its_way(disk: Path) -> None:
+    class Trainer:
+        accelerator = SimpleNamespace(is_main_process=True)
+        state = SimpleNamespace(global_step=5, best_model_checkpoint=None)
+
+        def _get_output_dir(self, trial: Any) -> str:
+            return str(disk / "checkpoints")
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            where = Path(self._staging) / "checkpoint-5" / "model.safetensors"  # type: ignore[attr-defined]
+            where.write_bytes(b"w" * 2**23)
+
+    class Saves(Committed, Trainer):
+        pass
+
+    with pytest.raises(OSError, match="No space left"):
+        Saves()._save_checkpoint(None, None)
+    assert list((disk / "checkpoints").iterdir()) == []
+
+
+def test_a_supervisor_whose_log_is_on_a_full_disk_does_its_work(run: RunPaths, disk: Path) -> None:
+    finish(run)
+    log = disk / "log"
+    log.touch()
+    fill(disk)
+    program = (
+        "import sys; from launcher.worker.supervisor import supervise\n"
+        f"ended = supervise({str(run.root)!r}, 'sft', 'f00d', '7', lambda: False)\n"
+        "print('x' * 9000)\n"
+        "sys.exit(ended.exit_code)"
+    )
+    env = {**os.environ, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    with log.open("ab") as handle:
+        words = [sys.executable, "-c", program]
+        done = subprocess.run(words, stdout=handle, stderr=handle, env=env)
+    assert done.returncode == 0
 
 
 def test_a_folder_of_runs_that_others_may_write_is_refused_with_the_way_out(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +14,7 @@ from launcher.worker import child
 from launcher.worker.outcome import FAILED
 from launcher.worker.supervision import rank
 from launcher.worker.supervision.job import Ended, Job, environment
+from launcher.worker.supervision.patience import PATIENCE_S, patient
 from launcher.worker.vllm import serve
 
 Word = TypeVar("Word", rounds.Opening, rounds.Closing)
@@ -20,8 +23,9 @@ POLL_S = child.POLL_S
 OPENING_S = 300.0
 """How long the supervisor of rank 0 may take to open a round: nodes of a job do not start together.
 """
-CLOSING_S = 60.0
-"""How long it may take to close one after this rank's trainer has ended."""
+CLOSING_S = 60.0 + PATIENCE_S
+"""How long it may take to close one after this rank's trainer has ended: it may have to wait for
+the disk."""
 
 
 def follow(job: Job) -> Ended:
@@ -51,9 +55,11 @@ def _await(job: Job, place: Path, kind: type[Word], seconds: float) -> Word | No
     """What the supervisor of rank 0 says there; None: it does not, or this job is ended."""
     deadline = time.monotonic() + seconds
     while True:
-        said = rounds.heard(place, kind)
-        if said is not None:
-            return said
+        # A disk that does not answer now is asked again.
+        with suppress(OSError):
+            said = rounds.heard(place, kind)
+            if said is not None:
+                return said
         if time.monotonic() > deadline or job.signals.now or job.deserted():
             return None
         time.sleep(POLL_S)
@@ -74,7 +80,8 @@ def serve_policy(job: Job, rung: int) -> int:
         if written is not None and written.outcome is not None:
             found = attempts.failures(job.stage.attempts, job.start.round_key)
             server = next((each for each in found if each.rank >= job.world), written.failure)
-            attempts.finish(job.stage.attempts, replace(written, failure=server))
+            told = partial(attempts.finish, job.stage.attempts, replace(written, failure=server))
+            patient(job, told)
             return 0 if written.answer in ("again", "rung", "requeue") else code
         time.sleep(POLL_S)
     return code

@@ -13,7 +13,7 @@ from launcher.plan.types import Plan, StagePlan
 from launcher.recipe.types import Stage
 from launcher.records import attempts, checkpoints, rounds, serving
 from launcher.records.paths import RunPaths, StagePaths
-from launcher.worker import network, scratch, secrets
+from launcher.worker import child, network, scratch, secrets
 from launcher.worker.signals import Signals
 
 
@@ -60,6 +60,12 @@ class Job:
         """Whether this start of the job will not last."""
         return self.signals.stop or self.deserted()
 
+    def pause(self, seconds: float) -> None:
+        """Wait so long, or until this start of the job will not last."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self.ending:
+            time.sleep(child.POLL_S)
+
     def key(self, number: int) -> str:
         return rounds.key(self.job_id, self.restarts, number, self.token)
 
@@ -68,7 +74,7 @@ class Job:
         return [each for each in attempts.read(self.stage.attempts) if each.token == self.token]
 
     def receipt(self, number: int, rung: int) -> attempts.Attempt:
-        """That of a round which begins."""
+        """That of a round which begins. Raises OSError."""
         return attempts.Attempt(
             number=0,
             token=self.token,

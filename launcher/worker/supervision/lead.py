@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from launcher.records import attempts, checkpoints, complete, failures, journal, rounds
 from launcher.records.failures import Answer, FailureClass
@@ -12,6 +13,7 @@ from launcher.worker import child, diagnosis, receipt
 from launcher.worker.outcome import FAILED, STOPPED, SUPERSEDED
 from launcher.worker.supervision import rank
 from launcher.worker.supervision.job import Ended, Job
+from launcher.worker.supervision.patience import patient
 from launcher.worker.supervision.replaced import Replaced
 from launcher.worker.vllm import address
 
@@ -21,21 +23,25 @@ GATHER_S = 30.0
 
 
 def lead(job: Job, rung: int) -> Ended:
-    """Round after round, until the stage is done or this start of the job can do no more for it."""
-    receipt.close_open(job.stage, job.token)
-    given_up = _given_up(job)
+    """Round after round, until the stage is done or this start of the job can do no more for it.
+
+    Raises OSError where the disk of the run stays full, or does not answer, for longer than
+    `patience.PATIENCE_S`.
+    """
+    patient(job, lambda: receipt.close_open(job.stage, job.token), tidy=True)
+    given_up = patient(job, lambda: _given_up(job), tidy=True)
     number = 0
     while not given_up:
-        _make_way(job, rung)
-        begun = attempts.start(job.stage.attempts, job.receipt(number, rung))
+        begun = patient(job, partial(_begin, job, number, rung), tidy=True)
         # For the ranks to meet at. Should another program take it in between, the round fails, and
         # the next has another.
         key, opening = job.key(number), rounds.Opening(rung, address.free_port(""))
         if job.world > 1:
-            rounds.say(rounds.opening_path(job.stage.attempts, key), opening)
+            place = rounds.opening_path(job.stage.attempts, key)
+            patient(job, partial(rounds.say, place, opening), tidy=True)
         replaced = Replaced(job.stage.attempts, begun)
         ran = rank.run(job, key, opening, replaced)
-        if replaced():
+        if patient(job, replaced.look):
             print("a later start of this job has taken over", flush=True)
             return Ended(SUPERSEDED, requeue=False)
         endings = _gather(job, key, rank.ending(job, key, ran))
@@ -44,16 +50,19 @@ def lead(job: Job, rung: int) -> Ended:
             job.planned.at(rung).allocation.time_minutes,
             job.planned.at(rung).allocation.signal_lead_s,
         )
-        ended, closing, rung, pause_s = _judge(job, begun, endings, told)
-        attempts.finish(job.stage.attempts, ended)
+        judged = partial(_judge, job, begun, endings, told)
+        ended, closing, rung, pause_s = patient(job, judged)
+        nobody_writes = len(endings) == job.world
+        patient(job, partial(attempts.finish, job.stage.attempts, ended), tidy=nobody_writes)
         receipt.share(job.plan, job.planned.name, ended)
         if job.world > 1:
-            rounds.say(rounds.closing_path(job.stage.attempts, key), closing)
+            place = rounds.closing_path(job.stage.attempts, key)
+            patient(job, partial(rounds.say, place, closing), tidy=nobody_writes)
         if closing.then != "again":
             return Ended(closing.exit_code, requeue=closing.then == "requeue")
         said = ended.failure.message if ended.failure is not None else ended.failed
         print(f"round {number} failed: {said}; once more at rung {rung}", flush=True)
-        _pause(job, pause_s)
+        job.pause(pause_s)
         number += 1
     refuse(job, rung, FAILED)
     return Ended(FAILED, requeue=False)
@@ -63,7 +72,13 @@ def refuse(job: Job, rung: int, exit_code: int) -> None:
     """Tell the other ranks that there is no round."""
     if job.world > 1:
         place = rounds.opening_path(job.stage.attempts, job.key(0))
-        rounds.say(place, rounds.Opening(rung, 0, refused=exit_code))
+        patient(job, lambda: rounds.say(place, rounds.Opening(rung, 0, refused=exit_code)))
+
+
+def _begin(job: Job, number: int, rung: int) -> attempts.Attempt:
+    """The receipt of a round that begins."""
+    _make_way(job, rung)
+    return attempts.start(job.stage.attempts, job.receipt(number, rung))
 
 
 def _given_up(job: Job) -> bool:
@@ -143,15 +158,9 @@ def _gather(job: Job, key: str, own: rounds.Ending) -> tuple[rounds.Ending, ...]
         return (own,)
     deadline = time.monotonic() + GATHER_S
     while True:
-        found = rounds.endings(job.stage.attempts, key)
+        found = patient(job, lambda: rounds.endings(job.stage.attempts, key))
         if len(found) == job.world or time.monotonic() > deadline or job.signals.now:
             return found or (own,)
-        time.sleep(POLL_S)
-
-
-def _pause(job: Job, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and not job.ending:
         time.sleep(POLL_S)
 
 

@@ -11,6 +11,7 @@ from launcher.worker import child, deadlines
 from launcher.worker.child import Others, Ran
 from launcher.worker.outcome import FAILED, STOPPED
 from launcher.worker.supervision.job import Job, environment
+from launcher.worker.supervision.patience import patient
 from launcher.worker.vllm import client
 
 _KILLED = 128 + signal.SIGKILL
@@ -51,7 +52,11 @@ def _others(job: Job, key: str) -> Others | None:
     """What became of another rank of the world that ended, but for one that is done."""
     if job.world == 1:
         return None
-    codes = {ending.exit_code for ending in rounds.endings(job.stage.attempts, key)} - {0}
+    try:
+        codes = {ending.exit_code for ending in rounds.endings(job.stage.attempts, key)} - {0}
+    except OSError:
+        # A disk that does not answer now is asked again.
+        return None
     if not codes:
         return None
     return "stopped" if codes == {STOPPED} else "failed"
@@ -59,7 +64,11 @@ def _others(job: Job, key: str) -> Others | None:
 
 def ending(job: Job, key: str, ran: Ran) -> rounds.Ending:
     """Say what became of this rank's trainer: for the other ranks, and for the receipt."""
-    _leave_failure(job, key, ran)
+    alone = job.world == 1
+    failure = patient(job, lambda: _failure(job, key, ran))
+    if failure is not None:
+        place = attempts.failure_path(job.stage.attempts, key, job.rank)
+        patient(job, lambda: files.write_json(place, failure), tidy=alone)
     ending = rounds.Ending(
         rank=job.rank,
         exit_code=ran.code,
@@ -68,16 +77,23 @@ def ending(job: Job, key: str, ran: Ran) -> rounds.Ending:
         out_of_host_memory=ran.out_of_host_memory,
         host_peak=ran.host_peak,
     )
-    if job.world > 1:
-        rounds.say(rounds.ending_path(job.stage.attempts, key, job.rank), ending)
+    if not alone:
+        place = rounds.ending_path(job.stage.attempts, key, job.rank)
+        patient(job, lambda: rounds.say(place, ending))
     return ending
 
 
-def _leave_failure(job: Job, key: str, ran: Ran) -> None:
-    """Say for a trainer that died without a word what became of it."""
+def _failure(job: Job, key: str, ran: Ran) -> attempts.Failure | None:
+    """What became of a trainer that died without a word; None: it, or another, says so itself."""
     path = attempts.failure_path(job.stage.attempts, key, job.rank)
-    if path.exists() or ran.killed == "others" or (ran.code <= 128 and ran.killed is None):
-        return
+    if ran.well or ran.killed == "others" or path.exists():
+        return None
+    if ran.killed is None and ran.code <= 128:
+        why = files.unwritable(path.parent)
+        words = f"the trainer of rank {job.rank} ended with exit code {ran.code} and could not say"
+        if why is None:
+            return None
+        return attempts.Failure(job.rank, f"{words} why: {why}", traceback="", kind="disk")
     kinds: Mapping[rounds.Killed, attempts.Kind] = {
         "time": "preempted",
         "ending": "node",
@@ -86,7 +102,7 @@ def _leave_failure(job: Job, key: str, ran: Ran) -> None:
     }
     if ran.killed is not None:
         if ran.killed != "hang" and attempts.failures(job.stage.attempts, key):
-            return
+            return None
         kind, words = kinds[ran.killed], ran.words
         if ran.killed == "hang":
             words = f"the trainer of rank {job.rank} {words}"
@@ -98,4 +114,4 @@ def _leave_failure(job: Job, key: str, ran: Ran) -> None:
             words += ": the memory of its node had run out"
         elif number == signal.SIGKILL:
             words += ", as happens when host memory runs out"
-    files.write_json(path, attempts.Failure(job.rank, words, traceback="", kind=kind))
+    return attempts.Failure(job.rank, words, traceback="", kind=kind)

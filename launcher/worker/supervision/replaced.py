@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from launcher.records import attempts
@@ -24,7 +25,14 @@ class Replaced:
         now = time.monotonic()
         if not self._found and now - self._asked > REPLACED_S:
             self._asked = now
-            self._found = any(map(self._takes_over, attempts.read(self._receipts)))
+            # A disk that does not answer now is asked again.
+            with suppress(OSError):
+                return self.look()
+        return self._found
+
+    def look(self) -> bool:
+        """The same as the disk says now. Raises OSError."""
+        self._found = self._found or any(map(self._takes_over, attempts.read(self._receipts)))
         return self._found
 
     def _takes_over(self, receipt: attempts.Attempt) -> bool:
