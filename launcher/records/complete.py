@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,27 +47,34 @@ class Complete:
     """See `launcher.records.inputs`: what it was made from → digest."""
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
+def digest(path: Path, *, settle: bool = False) -> str:
+    """SHA-256 of a file, as hex. `settle`: it is on disk when this returns. Raises OSError."""
     sha = hashlib.sha256()
     with path.open("rb") as handle:
         while chunk := handle.read(1 << 20):
             sha.update(chunk)
+        if settle:
+            os.fsync(handle.fileno())
     return sha.hexdigest()
 
 
 def manifest(stage: StagePaths, roots: Iterable[Path]) -> tuple[Artifact, ...]:
-    """Every file below `roots` (folders or files of the stage), hashed."""
+    """Every file below `roots` (folders or files of the stage), hashed, and on disk when this
+    returns. Raises OSError."""
     found = sorted(
         path
         for root in roots
         for path in ([root] if root.is_file() else root.rglob("*"))
         if path.is_file()
     )
-    return tuple(
-        Artifact(str(path.relative_to(stage.root)), path.stat().st_size, digest(path))
+    artifacts = tuple(
+        Artifact(str(path.relative_to(stage.root)), path.stat().st_size, digest(path, settle=True))
         for path in found
     )
+    for folder in {each for path in found for each in path.parents}:
+        if folder.is_relative_to(stage.root):
+            files.sync_folder(folder)
+    return artifacts
 
 
 def write(stage: StagePaths, complete: Complete) -> None:

@@ -289,6 +289,25 @@ def test_a_whole_stage_verifies_and_names_its_files_from_its_own_folder(
     assert [a.size for a in found.artifacts] == [2, 5]
 
 
+def test_what_a_stage_names_is_on_disk_before_it_says_so(
+    finished: StagePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: list[str] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        settled.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    artifacts = complete.manifest(finished, [finished.model])
+    complete.write(finished, Complete("sft", "sft", "t", 1.0, artifacts))
+    first = next(n for n, path in enumerate(settled) if "COMPLETE" in path)
+    model = finished.model
+    wanted = {model / "weights", model / "deep" / "config", model / "deep", model, finished.root}
+    assert {Path(path) for path in settled[:first]} == wanted
+
+
 def _remove(stage: StagePaths) -> None:
     (stage.model / "weights").unlink()
 
