@@ -7,11 +7,11 @@ takes, such as loading. A trainer that nobody supervises gives none.
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from typing import Literal
 
 from launcher.records.measurement import STEP
+from launcher.worker.awake import Awake
 
 PIPE = "LAUNCHER_HEARTBEAT"
 """The variable that names the pipe's descriptor."""
@@ -46,14 +46,15 @@ class Listener:
         for end in (self._read, self.write):
             os.set_blocking(end, False)
         self.pace: Pace = "slow"
-        self._last = time.monotonic()
+        self._silent = Awake()
 
     def started(self) -> None:
         """The trainer has inherited its end."""
         os.close(self.write)
 
     def silence(self) -> float:
-        """Seconds since the last sign of life, or since the start."""
+        """Seconds since the last sign of life, or since the start, that this process saw pass. It
+        must be asked often."""
         while True:
             try:
                 said = os.read(self._read, 65536)
@@ -61,9 +62,9 @@ class Listener:
                 break
             if not said:
                 break
-            self._last = time.monotonic()
+            self._silent.set_back()
             self.pace = "steps" if said.endswith(_BYTES["steps"]) else "slow"
-        return time.monotonic() - self._last
+        return self._silent()
 
     def close(self) -> None:
         os.close(self._read)

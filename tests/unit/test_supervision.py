@@ -88,6 +88,39 @@ def test_a_trainer_is_ended_when_it_is_silent_for_longer_than_its_pace_allows() 
     assert child.reason(watch(silence=Silence(None, None)), 1e9, "steps", None)[0] is None
 
 
+SUSPENDED = """
+import subprocess, sys
+from launcher.worker import child, heartbeat
+from launcher.worker.deadlines import Silence
+from launcher.worker.signals import Signals
+listener = heartbeat.Listener()
+beats = "import os, time\\nwhile True:\\n os.write(%d, b's'); time.sleep(0.2)" % listener.write
+trainer = subprocess.Popen([sys.executable, "-c", beats], pass_fds=(listener.write,))
+listener.started()
+print(trainer.pid, flush=True)
+watch = child.Watch(Signals(), Silence(4, 4), 120, 0, lambda: False)
+print(child._watched(trainer, watch, listener).killed, flush=True)
+"""
+
+
+def test_a_job_that_is_suspended_does_not_hang_and_one_that_hangs_later_is_ended() -> None:
+    command = [sys.executable, "-c", SUSPENDED]
+    supervisor = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert supervisor.stdout is not None
+    trainer = int(supervisor.stdout.readline())
+    time.sleep(1)
+    for number, pause_s in ((signal.SIGSTOP, 6), (signal.SIGCONT, 2)):
+        # First the supervisor goes on, which has seen its trainer's last sign of life.
+        both = (trainer, supervisor.pid) if number == signal.SIGSTOP else (supervisor.pid, trainer)
+        for pid in both:
+            os.kill(pid, number)
+            time.sleep(0.5)
+        time.sleep(pause_s)
+    assert supervisor.poll() is None
+    os.kill(trainer, signal.SIGSTOP)
+    assert supervisor.communicate(timeout=60)[0].strip() == "hang"
+
+
 def test_a_trainer_may_go_on_for_seconds_when_its_world_has_lost_a_rank() -> None:
     assert child.reason(watch(), 0, "steps", 1)[0] is None
     assert child.reason(watch(), 0, "steps", child.LOST_RANK_S + 1)[0] == "others"

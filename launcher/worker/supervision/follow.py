@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from launcher.records import attempts, rounds
 from launcher.worker import child
+from launcher.worker.awake import Awake
 from launcher.worker.outcome import FAILED
 from launcher.worker.supervision import rank
 from launcher.worker.supervision.job import Ended, Job, environment
@@ -53,14 +54,14 @@ def follow(job: Job) -> Ended:
 
 def _await(job: Job, place: Path, kind: type[Word], seconds: float) -> Word | None:
     """What the supervisor of rank 0 says there; None: it does not, or this job is ended."""
-    deadline = time.monotonic() + seconds
+    waited = Awake()
     while True:
         # A disk that does not answer now is asked again.
         with suppress(OSError):
             said = rounds.heard(place, kind)
             if said is not None:
                 return said
-        if time.monotonic() > deadline or job.signals.now or job.deserted():
+        if waited() > seconds or job.signals.now or job.deserted():
             return None
         time.sleep(POLL_S)
 

@@ -10,6 +10,7 @@ from functools import partial
 from launcher.records import attempts, checkpoints, complete, failures, journal, rounds
 from launcher.records.failures import Answer, FailureClass
 from launcher.worker import child, diagnosis, receipt
+from launcher.worker.awake import Awake
 from launcher.worker.outcome import FAILED, STOPPED, SUPERSEDED
 from launcher.worker.supervision import rank
 from launcher.worker.supervision.job import Ended, Job
@@ -156,10 +157,10 @@ def _gather(job: Job, key: str, own: rounds.Ending) -> tuple[rounds.Ending, ...]
         time.sleep(5 * POLL_S)
     if job.world == 1:
         return (own,)
-    deadline = time.monotonic() + GATHER_S
+    waited = Awake()
     while True:
         found = patient(job, lambda: rounds.endings(job.stage.attempts, key))
-        if len(found) == job.world or time.monotonic() > deadline or job.signals.now:
+        if len(found) == job.world or waited() > GATHER_S or job.signals.now:
             return found or (own,)
         time.sleep(POLL_S)
 
