@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from launcher.recipe.choices import CHOICES
 from launcher.recipe.methods import METHODS
 from launcher.recipe.owned import OWNED
 
@@ -112,8 +113,12 @@ def fields(method: str) -> Fields:
         return Fields(method, {}, {})
     stated = _snapshot()["methods"][method]
     refused: dict[str, str] = stated["refused"]
+    bounds = {**LIMITS, **{key: {"enum": [*each]} for key, each in CHOICES.get(method, {}).items()}}
+    if METHODS[method].online:
+        # A policy that trains is asked how likely its answers were, which greedy ones are not.
+        bounds["temperature"] = _POSITIVE
     schemas = {
-        key: MAX_STEPS if key == "max_steps" else {**schema, **LIMITS.get(key, {})}
+        key: MAX_STEPS if key == "max_steps" else {**schema, **bounds.get(key, {})}
         for key, schema in stated["fields"].items()
         if key not in refused and key not in OWNED
     }

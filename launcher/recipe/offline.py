@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from launcher.recipe.choices import DPO_LOSSES
 from launcher.recipe.document import Node
 from launcher.recipe.reading import Reading
+from launcher.recipe.train import wrong
 from launcher.recipe.types import Peft
 
-DPO_LOSSES = (
-    *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard"),
-    *("aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
-)
-"""Every `loss_type` of the installed TRL's DPO."""
-PACKING = ("bfd", "bfd_split", "wrapped")
 _SMOOTHED = ("robust", "exo_pair", "aot", "aot_unpaired")
 """Losses of DPO that have a meaning of their own for `label_smoothing`."""
 _OF_DIFFERENCES = (
@@ -40,10 +36,7 @@ def check(
         found = [*_packing(train)]
     else:
         found = []
-    block = node.get("train")
-    for key, text in found:
-        entry = block.get(key) if block is not None else None
-        reading.wrong_key(entry if entry is not None else node, f"{at}.train.{key}", text)
+    wrong(reading, node, at, found)
     if peft is not None and peft.quantization == "int8" and peft.dora:
         given = node.get("peft")
         dora = given.get("dora") if given is not None else None
@@ -99,9 +92,6 @@ def _neighbours(train: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _packing(train: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     longest = train.get("max_length", 1024)
-    strategy = train.get("packing_strategy") or PACKING[0]
-    if strategy not in PACKING:
-        yield "packing_strategy", f"got {strategy!r}, expected one of {', '.join(PACKING)}"
     if train.get("packing") and longest is None:
         yield "max_length", "packing fills sequences up to `max_length`; state it"
     if train.get("padding_free") and not train.get("packing") and longest is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launcher.recipe import offline, paths, train, vllm
+from launcher.recipe import offline, online, paths, train, vllm
 from launcher.recipe.commands import command
 from launcher.recipe.datasets import data as read_data
 from launcher.recipe.document import Node
@@ -47,6 +47,7 @@ def stage(reading: Reading, name: str) -> Stage | None:
     _check_groups(reading, node, at, method, block, batch)
     vllm.check(reading, node, at, block.values, adapter)
     offline.check(reading, node, at, method.name, block.values, adapter)
+    online.check(reading, node, at, block.values)
     tokenizer = shared(reading, node, "tokenizer")
     return Stage(
         name=name,

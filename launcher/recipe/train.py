@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,6 +65,14 @@ def read(reading: Reading, stage: Node, at: str, method: str) -> Train:
         if entry.value is not None or _takes_null(known.schemas[key])
     }
     return Train(values, _sequences(pasted, path, problems), bool(pasted))
+
+
+def wrong(reading: Reading, stage: Node, at: str, found: Iterable[tuple[str, str]]) -> None:
+    """Note what is `found` wrong with keys of the stage's `train`, each where it stands."""
+    block = stage.get("train")
+    for key, text in found:
+        entry = block.get(key) if block is not None else None
+        reading.wrong_key(entry if entry is not None else stage, f"{at}.train.{key}", text)
 
 
 def _renamed(node: Node, known: Fields, path: str, reading: Reading) -> dict[str, Node]:

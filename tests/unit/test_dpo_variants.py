@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from launcher.recipe.choices import DPO_LOSSES
 from launcher.recipe.load import load_recipe
-from launcher.recipe.offline import DPO_LOSSES
 from launcher.recipe.problems import RecipeErrors
 from launcher.shipped import shipped
 from tests.unit.command import ROOT
