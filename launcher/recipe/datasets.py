@@ -37,6 +37,20 @@ def data(reading: Reading, node: Node, at: str, method: Method) -> Data | None:
     return Data(**{**_stated(given), **read, "also": _also(reading, given, f"{at}.data")})
 
 
+def judged_columns(data: Data | None, method: Method) -> tuple[str, ...] | None:
+    """The columns beside the prompt of the rows whose completions a stage judges; None where no
+    local file tells them."""
+    if data is None:
+        return None
+    path = data.path if method.trains or data.hold_out is not None else data.eval_path
+    there = paths.columns(path or data.path)
+    if there is None:
+        return None
+    read = [column for column in there if not data.keep or column in data.keep]
+    ours = {theirs: ours for ours, theirs in data.columns.items()}
+    return tuple(dict.fromkeys(c for theirs in read if (c := ours.get(theirs, theirs)) != "prompt"))
+
+
 def _stated(node: Node) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, entry in node.items.items():

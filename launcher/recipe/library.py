@@ -117,6 +117,14 @@ def package_of(function: str, options: Mapping[str, Any]) -> str | None:
     return function.partition(".")[0] if is_dotted(function) else None
 
 
+def compared(function: str, options: Mapping[str, Any]) -> str | None:
+    """The data's column of right answers that a function goes by; None: none, or not known."""
+    if function in of_trl():
+        return "solution" if trl_rewards()[function]["math"] else None
+    takes = "column" in LIBRARY.get(function, {})
+    return str(options_of(function, options)["column"]) if takes else None
+
+
 def required(name: str) -> tuple[str, ...]:
     """The options that a function of TRL's has no default for."""
     stated = trl_rewards().get(name, {"options": {}})["options"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launcher.recipe import paths
 from launcher.recipe.check import check
 from launcher.recipe.document import Node, plain
-from launcher.recipe.library import is_dotted, named, options_of, required
+from launcher.recipe.library import LIBRARY, compared, is_dotted, named, options_of, required
 from launcher.recipe.methods import Method
 from launcher.recipe.problems import show, suggest
 from launcher.recipe.reading import Reading
@@ -26,8 +26,11 @@ def rewards_of(stage: Stage) -> tuple[Reward, ...]:
     return (*stage.rewards, *([Reward(REWARD_MODEL, model=role)] if role is not None else []))
 
 
-def rewards(reading: Reading, node: Node, at: str, method: Method) -> tuple[Reward, ...]:
-    """The judges that the stage names, in the recipe's order."""
+def rewards(
+    reading: Reading, node: Node, at: str, method: Method, columns: Sequence[str] | None
+) -> tuple[Reward, ...]:
+    """The judges that the stage names, in the recipe's order. `columns` are those of the data
+    beside the prompt, where they are known."""
     given = node.get("rewards")
     if not method.judged:
         if given is not None:
@@ -41,6 +44,10 @@ def rewards(reading: Reading, node: Node, at: str, method: Method) -> tuple[Rewa
         for label, entry in stated.items()
         if (reward := _reward(reading, at, f"{at}.rewards.{label}", label, entry)) is not None
     ]
+    for reward in found:
+        if reward.function is not None:
+            key, entry = f"{at}.rewards.{reward.label}", stated[reward.label]
+            _compare(reading, key, entry, reward.function, reward.options, columns)
     if REWARD_MODEL in stated and node.get(REWARD_MODEL) is not None:
         text = f"the stage's `{REWARD_MODEL}` bears this name; take another, or leave that out"
         reading.wrong_key(stated[REWARD_MODEL], f"{at}.rewards.{REWARD_MODEL}", text)
@@ -50,8 +57,11 @@ def rewards(reading: Reading, node: Node, at: str, method: Method) -> tuple[Rewa
     return tuple(found)
 
 
-def scores(reading: Reading, node: Node, at: str) -> dict[str, Score]:
-    """`scores:` of an evaluation, label → score: functions alone, with no weight."""
+def scores(
+    reading: Reading, node: Node, at: str, columns: Sequence[str] | None
+) -> dict[str, Score]:
+    """`scores:` of an evaluation, label → score: functions alone, with no weight. `columns` as of
+    `rewards`."""
     given, found = node.get("scores"), {}
     for label, entry in given.items.items() if given else ():
         if entry.value is None:
@@ -64,7 +74,30 @@ def scores(reading: Reading, node: Node, at: str) -> dict[str, Score]:
         name = _function(reading, path, stated)
         if name is not None:
             found[label] = Score(name, _options_of(reading, key, name, entry))
+            _compare(reading, key, entry, name, found[label].options, columns)
     return found
+
+
+def _compare(
+    reading: Reading,
+    key: str,
+    node: Node,
+    function: str,
+    options: Mapping[str, Any],
+    columns: Sequence[str] | None,
+) -> None:
+    """Note that the data has not the column which `function` compares completions with."""
+    wanted = compared(function, options)
+    if wanted is None or columns is None or wanted in columns:
+        return
+    given = node.get("options")
+    stated = given.get("column") if given is not None else None
+    way = "map it with `data.columns`"
+    if function in LIBRARY:
+        way = f"set its option `column`, or {way}"
+    text = f"{function} compares with the column {show(wanted)}, which the data has not: {way}"
+    text += suggest(wanted, columns)
+    reading.wrong(stated or node, f"{key}.options.column" if stated else key, text)
 
 
 def _reward(reading: Reading, at: str, key: str, label: str, node: Node) -> Reward | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from launcher.recipe import offline, online, paths, train, vllm
 from launcher.recipe.commands import command
 from launcher.recipe.datasets import data as read_data
+from launcher.recipe.datasets import judged_columns
 from launcher.recipe.document import Node
 from launcher.recipe.fields import fields
 from launcher.recipe.gates import gate
@@ -31,7 +32,9 @@ def stage(reading: Reading, name: str) -> Stage | None:
             reading.wrong_key(given, f"{at}.{key}", "only a stage with `method: evaluate` takes it")
     roles = models(reading, node, at, method)
     labels = candidates(reading, node, at, method)
-    judges = rewards(reading, node, at, method)
+    data = read_data(reading, node, at, method)
+    answers = judged_columns(data, method)
+    judges = rewards(reading, node, at, method, answers)
     program = command(reading, node, at, method)
     references = [*roles.values(), *labels.values()]
     references += [reward.model for reward in judges if reward.model is not None]
@@ -40,7 +43,6 @@ def stage(reading: Reading, name: str) -> Stage | None:
     use = reading.path(node.get("use"), f"{at}.use", paths.model)
     pins = resources(reading, node, at)
     adapter = peft(reading, node, at, method)
-    data = read_data(reading, node, at, method)
     block = train.read(reading, node, at, method.name)
     _check_evaluation(reading, node, at, block, data)
     batch = _global_batch(reading, node, at, method, block, pins.gpus or 1)
@@ -65,7 +67,7 @@ def stage(reading: Reading, name: str) -> Stage | None:
         peft=adapter,
         global_batch=batch,
         train=block.values,
-        scores=scores(reading, node, at),
+        scores=scores(reading, node, at, answers),
         rewards=judges,
         gate=gate(reading, node, at, method, data, labels),
         command=program,
