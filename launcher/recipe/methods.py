@@ -120,7 +120,7 @@ METHODS: dict[str, Method] = {
             columns=(("prompt", "completion", "label"), ("chosen", "rejected")),
             reference="not precomputed",
             balances_experts=True,
-            gates=(*_MARGINS, "kl"),
+            gates=(*_MARGINS[1:], "kl"),
         ),
         Method(
             "ppo",

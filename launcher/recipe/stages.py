@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from launcher.recipe import offline, online, paths, train, vllm
 from launcher.recipe.commands import command
 from launcher.recipe.datasets import data as read_data
@@ -51,7 +53,7 @@ def stage(reading: Reading, name: str) -> Stage | None:
     offline.check(reading, node, at, method.name, block.values, adapter)
     online.check(reading, node, at, block.values)
     tokenizer = shared(reading, node, "tokenizer")
-    return Stage(
+    found = Stage(
         name=name,
         method=method.name,
         models=roles,
@@ -69,13 +71,13 @@ def stage(reading: Reading, name: str) -> Stage | None:
         train=block.values,
         scores=scores(reading, node, at, answers),
         rewards=judges,
-        gate=gate(reading, node, at, method, data, labels),
         command=program,
         resources=pins,
         env=env(reading, node, at),
         needs=() if use else upstream,
         use=use,
     )
+    return replace(found, gate=gate(reading, node, at, found))
 
 
 def _global_batch(
