@@ -223,7 +223,9 @@ def _rpo(found: dict[str, Node], losses: list[Node], changes: list[Change]) -> N
     del found["rpo_alpha"]
     if alpha.value is None:
         return
-    if "loss_weights" in found or any(loss.value == "sft" for loss in losses):
+    weights = found.get("loss_weights")
+    stated = weights is not None and weights.value is not None
+    if stated or any(loss.value == "sft" for loss in losses):
         text = "losses with weights are given too; put the SFT term among them"
         changes.append(Change("rpo_alpha", alpha, text, wrong=True))
         return
@@ -232,10 +234,10 @@ def _rpo(found: dict[str, Node], losses: list[Node], changes: list[Change]) -> N
         changes.append(Change("rpo_alpha", alpha, text, wrong=True))
         return
     names = losses or [replace(alpha, value="sigmoid")]
-    weights = [replace(alpha, value=weight) for weight in (*(1.0 for _ in names), alpha.value)]
+    shared = [replace(alpha, value=weight) for weight in (*(1.0 for _ in names), alpha.value)]
     found["loss_type"] = replace(alpha, value=[*names, replace(alpha, value="sft")])
-    found["loss_weights"] = replace(alpha, value=weights)
+    found["loss_weights"] = replace(alpha, value=shared)
     said = ", ".join(str(loss.value) for loss in names)
-    shares = ", ".join(str(weight.value) for weight in weights)
+    shares = ", ".join(str(weight.value) for weight in shared)
     text = f"now an SFT term, taken as `loss_type: [{said}, sft]`, `loss_weights: [{shares}]`"
     changes.append(Change("rpo_alpha", alpha, text))

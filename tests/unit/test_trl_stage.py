@@ -325,6 +325,8 @@ def test_the_same_renames_hold_in_a_train_block() -> None:
     recipe = recipe_of(text.replace(", max_target_length: 3", ""), "r")
     assert only(recipe).train == {"loss_type": ["aot", "sft"], "loss_weights": [1.0, 0.5]}
     assert len(recipe.warnings) == 2
+    weightless = text.replace("max_target_length: 3", "loss_weights: null")
+    assert only(recipe_of(weightless, "r")).train == only(recipe).train
 
 
 def test_no_key_is_both_renamed_and_removed() -> None:
