@@ -62,6 +62,9 @@ def _losses(train: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "label_smoothing", text
     elif {"sigmoid", "robust"} & set(losses) and not 0 <= share < 0.5:
         yield "label_smoothing", "it is the share of labels that are wrong: from 0 to below 0.5"
+    if share and not smoothed and "sigmoid" not in losses:
+        text = f"the loss {losses[0]} does not heed it; leave it out, or take `robust` or `sigmoid`"
+        yield "label_smoothing", text
     if "exo_pair" in losses and not share:
         yield "loss_type", "exo_pair needs a `label_smoothing` above 0; its paper has 1e-3"
     divergence = train.get("f_divergence_type") or "reverse_kl"

@@ -70,6 +70,7 @@ def test_a_variant_goes_with_any_model_and_adapter(tmp_path: Path) -> None:
             "loss_type: [sigmoid, aot], label_smoothing: 0.1",
             "label_smoothing: means one thing to `sigmoid` and another to `aot`",
         ),
+        ("loss_type: [ipo, sft], label_smoothing: 0.1", "label_smoothing: the loss ipo does not"),
         (
             "loss_type: apo_zero, f_divergence_type: js_divergence",
             "f_divergence_type: the loss apo_zero has no form for js_divergence",
