@@ -42,6 +42,7 @@ def check(
         text = "the stage has no vLLM server; set `train: {use_vllm: true, vllm_mode: server}`"
         reading.wrong_key(pinned, f"{at}.resources.server_gpus", text)
     if found is None:
+        _say_idle(reading, node, at, train)
         return
     if train.get("ds3_gather_for_generation") is False:
         text = "vLLM is handed whole weights; leave it out with `use_vllm`"
@@ -55,6 +56,15 @@ def check(
     elif quantization == "int8":
         text = "vLLM reads no base in int8; use `peft.quantization: nf4`"
         reading.wrong_key(_entry(node, "use_vllm"), f"{at}.train.use_vllm", text)
+
+
+def _say_idle(reading: Reading, node: Node, at: str, train: Mapping[str, Any]) -> None:
+    """Say that keys of vLLM do nothing where nothing is said of its use."""
+    idle = [key for key, value in train.items() if key.startswith("vllm_") and value is not None]
+    if idle and "use_vllm" not in train:
+        place = _entry(node, idle[0]).key_place
+        text = f"{', '.join(idle)}: without effect, as long as there is no `use_vllm: true`"
+        reading.warnings.append(f"{place} {at}.train.{text}")
 
 
 def _entry(node: Node, key: str) -> Node:

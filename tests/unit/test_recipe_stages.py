@@ -98,6 +98,15 @@ def test_an_old_name_is_taken_as_the_new_one_with_a_note(tmp_path: Path) -> None
     assert "r.yaml:5:73 stages.sft.train.max_seq_length: now called max_" in recipe.warnings[0]
 
 
+def test_keys_of_vllm_that_do_nothing_are_told(tmp_path: Path) -> None:
+    stage = f"  a: {{method: grpo, {DATA}, reward_model: owner/judge, train: {{%s}}}}\n"
+    idle = "vllm_mode: server, vllm_gpu_memory_utilization: 0.5, vllm_server_host: null"
+    (warning,) = recipe_of(tmp_path, stage % idle).warnings
+    assert "r.yaml:5:99 stages.a.train.vllm_mode, vllm_gpu_memory_utilization: with" in warning
+    assert recipe_of(tmp_path, stage % f"use_vllm: true, {idle}").warnings == ()
+    assert recipe_of(tmp_path, stage % f"use_vllm: false, {idle}").warnings == ()
+
+
 def test_a_whole_number_will_do_for_a_number(tmp_path: Path) -> None:
     recipe = recipe_of(
         tmp_path, f"  sft: {{method: sft, {DATA}, train: {{num_train_epochs: 2}}}}\n"
