@@ -23,6 +23,9 @@ PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|vision_pad|
 """Tokens that families keep for padding, in the order in which a worker tries them where a
 tokenizer pads with its end token."""
 
+ADDED = 0.9
+"""The share of tokens that a model knows of another's which may have had some added."""
+
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|END_OF_TURN_TOKEN|>")
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _CHATS = ("messages", "prompt", "completion", "chosen", "rejected")
@@ -139,13 +142,26 @@ def _of_stage(stage: Stage, known: _Known, row_of: RowOf) -> Iterator[Finding]:
 
 
 def _of_evaluation(stage: Stage, known: _Known, row_of: RowOf, at: str) -> Iterator[Finding]:
-    """Every candidate is asked through one tokenizer."""
+    """Every candidate is asked through one tokenizer, and the reference reads what it made."""
     found = known.of_stage(stage)
     chats = _chats(stage, _row(stage, row_of))
     if found is not None and found.template is None and chats:
         yield Finding(f"{at}.data", _no_template(found, stage))
+    asked = {f"{at}.candidates.{label}": model for label, model in stage.candidates.items()}
+    if "reference" in stage.models:
+        asked[f"{at}.reference"] = stage.models["reference"]
+    for key, reference in asked.items():
+        other = known.of(reference)
+        if found is not None and other is not None and _differ(found, other, ADDED):
+            yield Finding(key, foreign(other.name, found.name))
     if chats is False:
         yield from _other_rows(stage, known, row_of, at)
+
+
+def foreign(model: str, tokenizer: str) -> str:
+    """What is said of a model of an evaluation that knows other tokens than its tokenizer."""
+    text = f"{model} numbers its tokens otherwise than {tokenizer}, the tokenizer through which all"
+    return text + " models of an evaluation read; give it an evaluation of its own"
 
 
 def _no_template(tokenizer: Tokenizer, stage: Stage) -> str:
@@ -293,7 +309,7 @@ def _same_tokens(
     reference = stage.models.get(role)
     other = known.of(reference) if reference is not None else None
     # A value model is held to every token by the worker; to a reference, added ones may be new.
-    least = 1.0 if role == "value_model" else 0.9
+    least = 1.0 if role == "value_model" else ADDED
     if tokenizer is None or other is None or not _differ(tokenizer, other, least):
         return
     text = f"{role.replace('_', ' ')} and policy number their tokens differently ({other.name}, "
@@ -345,14 +361,18 @@ def _other_rows(stage: Stage, known: _Known, row_of: RowOf, at: str) -> Iterator
 
 
 def _differ(one: Tokenizer, other: Tokenizer, least: float = 1.0) -> bool:
-    """Whether a token's number is known to mean something else to the other, or less than the share
-    `least` of the tokens is known to both."""
-    if not one.vocabulary or not other.vocabulary:
-        return False
-    shared = one.vocabulary.keys() & other.vocabulary.keys()
-    if any(one.vocabulary[token] != other.vocabulary[token] for token in shared):
+    """As `differ`; False where a vocabulary is not known."""
+    known = one.vocabulary and other.vocabulary
+    return bool(known) and differ(one.vocabulary or {}, other.vocabulary or {}, least)
+
+
+def differ(one: Mapping[str, int], other: Mapping[str, int], least: float = 1.0) -> bool:
+    """Whether a token's number means something else to the other, or less than the share `least` of
+    the tokens is known to both."""
+    shared = one.keys() & other.keys()
+    if any(one[token] != other[token] for token in shared):
         return True
-    return len(shared) < least * max(len(one.vocabulary), len(other.vocabulary))
+    return len(shared) < least * max(len(one), len(other))
 
 
 def _keys(stage: Stage) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import UsageError
-from launcher.plan.agreement import PADS
+from launcher.plan.agreement import ADDED, PADS, differ, foreign
 from launcher.recipe.types import Peft, Stage
 from launcher.worker import quantize
 from launcher.worker.context import Context
@@ -40,6 +40,21 @@ def tokenizer(context: Context) -> Any:
             )
         loaded.pad_token = free[0]
     return loaded
+
+
+def check_tokens(folder: str, read_by: Any, *, trust_remote_code: bool = False) -> None:
+    """Raises UsageError where the model in `folder`, which the tokenizer `read_by` reads for,
+    numbers its tokens otherwise. Of one without a tokenizer nothing is known."""
+    from transformers import AutoTokenizer
+
+    if Path(folder).is_dir() and not (Path(folder) / "tokenizer_config.json").is_file():
+        return
+    try:
+        own = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError):
+        return
+    if differ(read_by.get_vocab(), own.get_vocab(), ADDED):
+        raise UsageError(foreign(folder, read_by.name_or_path))
 
 
 def weights_dtype(context: Context) -> Any:

@@ -274,19 +274,38 @@ def test_perplexity_is_of_all_tokens_of_the_datas_completions(
     assert found.low <= found.mean <= found.high
 
 
+def turn(folder: Path, tokenizer: Any) -> dict[str, tuple[int, int]]:
+    """Write a tokenizer with the same tokens, numbered the other way round but for the special
+    ones. Token → its number and the new one."""
+    tokenizer.save_pretrained(folder)
+    saved = json.loads((folder / "tokenizer.json").read_text())
+    ordinary = {token: i for token, i in saved["model"]["vocab"].items() if i > 2}
+    turned = dict(zip(ordinary, reversed(ordinary.values()), strict=True))
+    saved["model"]["vocab"] |= turned
+    (folder / "tokenizer.json").write_text(json.dumps(saved))
+    return {token: (number, turned[token]) for token, number in ordinary.items()}
+
+
+def test_a_model_that_numbers_its_tokens_otherwise_is_refused_before_any_works(
+    run: Callable[..., EvaluationResult], tmp_path: Path, tokenizer: Any
+) -> None:
+    AutoModelForCausalLM.from_pretrained(BASE).save_pretrained(tmp_path)
+    turn(tmp_path, tokenizer)
+    phases: list[str] = []
+    for models in ({"base": BASE, "other": str(tmp_path)}, {"base": BASE}):
+        with pytest.raises(UsageError, match=f"{tmp_path} numbers its tokens otherwise than"):
+            run(models, reference=str(tmp_path), on_phase=phases.append)
+    assert phases == []
+
+
 def test_a_reward_model_of_another_vocabulary_reads_the_words(
     run: Callable[..., EvaluationResult], folders: dict[str, str], tmp_path: Path, tokenizer: Any
 ) -> None:
     # Its tokens are the base's, numbered the other way round, and so are its embeddings.
-    tokenizer.save_pretrained(tmp_path)
-    saved = json.loads((tmp_path / "tokenizer.json").read_text())
-    ordinary = {token: i for token, i in saved["model"]["vocab"].items() if i > 2}
-    turned = dict(zip(ordinary, reversed(ordinary.values()), strict=True))
-    saved["model"]["vocab"] |= turned
-    (tmp_path / "tokenizer.json").write_text(json.dumps(saved))
+    before, after = map(list, zip(*turn(tmp_path, tokenizer).values(), strict=True))
     model = AutoModelForSequenceClassification.from_pretrained(folders["reward"], num_labels=1)
     weights = model.get_input_embeddings().weight.data
-    weights[list(turned.values())] = weights[list(ordinary.values())].clone()
+    weights[after] = weights[before].clone()
     model.save_pretrained(tmp_path)
 
     own = run({"base": BASE}, reference=None)

@@ -319,6 +319,23 @@ def test_the_tokenizer_of_an_evaluation_reads_messages_too(tmp_path: Path, promp
         assert not told({"eval": {**stage, **way}})
 
 
+def test_models_of_an_evaluation_number_their_tokens_alike(tmp_path: Path, prompts: str) -> None:
+    words = (*WORDS, *(str(number) for number in range(20)))
+    base = model(tmp_path / "base", words)
+    other = model(tmp_path / "other", words[::-1])
+    more = model(tmp_path / "more", (*words, "<new>"))
+    stage = {"method": "evaluate", "candidates": {"base": base, "other": other},
+             "data": {"path": prompts}}  # fmt: skip
+    found = one({"eval": dict(stage)})
+    assert found.fatal and found.key == "stages.eval.candidates.other"
+    assert "give it an evaluation of its own" in found.text
+    alike = {**stage, "candidates": {"base": base, "more": more, "unknown": "owner/unknown"}}
+    assert not told({"eval": dict(alike)})
+    assert one({"eval": {**alike, "tokenizer": base, "reference": other}}).key == (
+        "stages.eval.reference"
+    )
+
+
 def test_a_tokenizer_is_read_in_every_form_that_it_is_saved_in(tmp_path: Path) -> None:
     folder = tmp_path / "m"
     folder.mkdir()

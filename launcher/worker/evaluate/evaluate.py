@@ -86,8 +86,8 @@ def evaluate(
     group, each rank takes its share of the rows, and all return the same;
     with `deepspeed`, a ZeRO-3 configuration, the ranks also share each model's weights.
 
-    Raises UsageError for a model of the wrong kind and for a score function that cannot be used,
-    ValueError for no rows or a baseline that is no candidate.
+    Raises UsageError for a model of the wrong kind or vocabulary and for a score function that
+    cannot be used, ValueError for no rows or a baseline that is no candidate.
     """
     rows = rows[: config.num_prompts]
     if not rows:
@@ -100,6 +100,8 @@ def evaluate(
         label: score.function(label, each, rows, copy_of) for label, each in scores.items()
     }
     loads = {"trust_remote_code": trust_remote_code}
+    for folder in dict.fromkeys([*candidates.values(), *([reference] if reference else [])]):
+        models.check_tokens(folder, tokenizer, **loads)
     reader = reward_model and score.reader(
         reward_model, tokenizer, talks=not isinstance(rows[0]["prompt"], str), **loads
     )
