@@ -128,6 +128,7 @@ def _of_stage(stage: Stage, known: _Known, row_of: RowOf) -> Iterator[Finding]:
     row = _row(stage, row_of)
     chats = _chats(stage, row)
     yield from _mixed(stage, row, at)
+    yield from _own_tokens(stage, known, at)
     if tokenizer is not None:
         if chats and tokenizer.template is None:
             yield Finding(f"{at}.data", _no_template(tokenizer, stage))
@@ -300,6 +301,17 @@ def _marks(
             text = "the chat template does not mark what the assistant says, and TRL has no marked "
             text += "copy of it; put {% generation %} … {% endgeneration %} around that in a "
             yield Finding(key, text + "`chat_template` of the stage's own")
+
+
+def _own_tokens(stage: Stage, known: _Known, at: str) -> Iterator[Finding]:
+    """A tokenizer of another model than the one that trains with it. Either may lack tokens."""
+    if stage.tokenizer is None:
+        return
+    main = stage.models.get(METHODS[stage.method].main_role)
+    given, own = known.of(stage.tokenizer), known.of(main) if main is not None else None
+    if given is not None and own is not None and _differ(given, own, least=0.0):
+        text = f"it numbers its tokens otherwise than {own.name}, the model that trains with it; "
+        yield Finding(f"{at}.tokenizer", text + "leave it out, or name one of the model's family")
 
 
 def _same_tokens(

@@ -229,6 +229,19 @@ def test_models_that_read_the_policy_s_tokens_number_them_alike(
     assert "take one of the policy's family" in found.text
 
 
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, chat: str) -> None:
+    base = model(tmp_path / "base", template=None)
+    other = model(tmp_path / "other", WORDS[::-1])
+    found = one({"sft": sft(base, chat, tokenizer=other)})
+    assert found.fatal and found.key == "stages.sft.tokenizer"
+    assert f"it numbers its tokens otherwise than {base}" in found.text
+    instruct = model(tmp_path / "instruct", WORDS[:-1])
+    assert not told({"sft": sft(base, chat, tokenizer=instruct)})
+    later = {"method": "sft", "model": "stage:sft", "data": {"path": chat}, "tokenizer": other}
+    stages = {"sft": sft(base, chat, tokenizer=instruct), "again": later}
+    assert one(stages).key == "stages.again.tokenizer"
+
+
 def test_a_reference_may_lack_the_tokens_that_were_added_to_the_policy(
     tmp_path: Path, pairs: str
 ) -> None:
