@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 Kind = Literal["model", "data"]
 
+MAIN = "main"
+"""The revision that a name alone means."""
 _FOLDERS: Mapping[Kind, str] = {"model": "models--", "data": "datasets--"}
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def split(reference: str) -> tuple[str, str]:
+    """The name and the revision of `NAME@REVISION`."""
+    name, _, revision = reference.partition("@")
+    return name, revision or MAIN
 
 
 def hub_cache(environment: Mapping[str, str], home: Path) -> Path:
@@ -34,21 +44,34 @@ def _root(environment: Mapping[str, str], home: Path) -> Path:
 
 
 def commit(reference: str, cache: Path, kind: Kind = "model") -> str | None:
-    """The revision that the cache has for `main`; None where it has none."""
+    """The commit that the cache has for the revision; None where it has none."""
+    name, revision = split(reference)
+    repository = _repository(name, cache, kind)
+    if _COMMIT.fullmatch(revision):
+        return revision if (repository / "snapshots" / revision).is_dir() else None
     try:
-        text = (_repository(reference, cache, kind) / "refs" / "main").read_text(encoding="utf-8")
+        text = (repository / "refs" / revision).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
     return text.strip() or None
 
 
+def committed(reference: str, cache: Path) -> Path | None:
+    """The folder of the model's revision in the cache, whatever it has of it."""
+    found = commit(reference, cache)
+    if found is None:
+        return None
+    return _repository(split(reference)[0], cache, "model") / "snapshots" / found
+
+
 def snapshot(reference: str, cache: Path) -> Path | None:
-    """The folder of the newest known revision of a model in the cache, if it has a config."""
-    snapshots = _repository(reference, cache, "model") / "snapshots"
-    revision = commit(reference, cache)
-    if revision is not None:
-        folders = [snapshots / revision]
-    else:
+    """The folder of a model in the cache, if it has a config: of its revision, or, where none is
+    asked for and the cache does not know which is `main`, of any."""
+    name, revision = split(reference)
+    found = committed(reference, cache)
+    folders = [found] if found is not None else []
+    if not folders and revision == MAIN:
+        snapshots = _repository(name, cache, "model") / "snapshots"
         folders = sorted(snapshots.iterdir()) if snapshots.is_dir() else []
     for folder in folders:
         if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
@@ -59,10 +82,9 @@ def snapshot(reference: str, cache: Path) -> Path | None:
 def holds(reference: str, cache: Path, *, weights: bool, code: bool = False) -> bool:
     """Whether the cache has what loads the model: with `weights` its config and every file of its
     weights in safetensors, else its tokenizer; with `code` the modules that these name, too."""
-    revision = commit(reference, cache)
-    if revision is None:
+    folder = committed(reference, cache)
+    if folder is None:
         return False
-    folder = _repository(reference, cache, "model") / "snapshots" / revision
     if code and not all((folder / module).is_file() for module in own_code(folder)):
         return False
     if not weights:
@@ -98,5 +120,5 @@ def own_code(folder: Path) -> set[str]:
     return found
 
 
-def _repository(reference: str, cache: Path, kind: Kind) -> Path:
-    return cache / (_FOLDERS[kind] + reference.replace("/", "--"))
+def _repository(name: str, cache: Path, kind: Kind) -> Path:
+    return cache / (_FOLDERS[kind] + name.replace("/", "--"))

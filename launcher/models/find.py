@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import UsageError
-from launcher.models.cache import snapshot
+from launcher.models.cache import MAIN, snapshot, split
 from launcher.models.hub import Hub, download
 from launcher.models.read import read_shape
 from launcher.models.table import known, names
@@ -61,7 +61,7 @@ class _Search:
         stated = self.places.stated.get(reference)
         if stated is not None:
             return read_shape(stated, reference, "recipe")
-        if not _HUB_NAME.fullmatch(reference):
+        if not _HUB_NAME.fullmatch(split(reference)[0]):
             raise _unknown(reference, "")
         return self.on_hub(reference, follow)
 
@@ -104,10 +104,14 @@ class _Search:
 
 def _unknown(reference: str, asked: str, hint: str | None = None) -> UsageError:
     listed = {name.lower(): name for name in names()}
-    close = difflib.get_close_matches(reference.lower(), listed, n=1, cutoff=0.7)
+    name, revision = split(reference)
+    close = difflib.get_close_matches(name.lower(), listed, n=1, cutoff=0.7)
+    # Of a name that is right, the table does not have that revision.
+    close = [] if close == [name.lower()] else close
     meant = f"did you mean {listed[close[0]]}? Else " if close else ""
     way = "give its folder, or state its sizes under the recipe's `shapes:`"
-    download = f"download it once (`hf download {reference} config.json`), "
+    at = "" if revision == MAIN else f" --revision {revision}"
+    download = f"download it once (`hf download {name} config.json{at}`), "
     return UsageError(
         f"the sizes of model `{reference}` are not known: it is no folder here, not in the hub's"
         f" cache, and not in the shipped table{asked}",

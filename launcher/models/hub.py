@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any
 
 from launcher.errors import UsageError
+from launcher.models.cache import split
 
 ENDPOINT = "https://huggingface.co"
 TIMEOUT = 4.0
@@ -62,7 +63,8 @@ def _answer(hub: Hub, reference: str, file: str) -> Mapping[str, Any] | UsageErr
     from urllib.parse import quote
     from urllib.request import Request, urlopen
 
-    address = f"{hub.endpoint}/{quote(reference)}/resolve/main/{file}"
+    name, revision = split(reference)
+    address = f"{hub.endpoint}/{quote(name)}/resolve/{quote(revision, safe='')}/{file}"
     try:
         request = Request(address)
         if hub.token is not None:

@@ -12,7 +12,7 @@ from typing import Any
 from launcher.recipe.document import Node
 from launcher.recipe.functions import BadSource, names
 from launcher.recipe.problems import show, suggest
-from launcher.recipe.values import HUB_NAME
+from launcher.recipe.values import HUB_NAME, REVISION
 
 DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 _PEEK = 2**20
@@ -43,15 +43,19 @@ def _exists(path: Path) -> bool:
 
 
 def model(node: Node) -> str:
-    """A hub name, or the absolute folder of a model that is there. Raises BadPath."""
+    """A hub name, with its revision unless that is `main`, or the absolute folder of a model that
+    is there. Raises BadPath."""
     text = str(node.value)
     if not _local(text):
-        if not re.fullmatch(HUB_NAME, text) or len(text) > 96 or "--" in text:
+        name, at, revision = text.partition("@")
+        if not re.fullmatch(HUB_NAME, name) or len(name) > 96 or "--" in name:
             raise BadPath(
                 f"{show(text)} is no hub name (owner/name); a folder starts with / or ./, "
                 "a stage with stage:"
             )
-        return text
+        if at and not re.fullmatch(REVISION, revision):
+            raise BadPath(f"{show(text)} names no revision: a branch, tag or commit follows the @")
+        return name if revision == "main" else text
     folder = absolute(node)
     if not _exists(folder):
         raise BadPath(f"there is no folder {show(str(folder))}")

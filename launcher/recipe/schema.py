@@ -40,7 +40,10 @@ def _auto(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"enum": ["auto"]}], **described}
 
 
-_MODEL = "`stage:NAME`, a folder (`/…`, `./…`), a hub name, or `model` for the recipe's own"
+_MODEL = (
+    "`stage:NAME`, a folder (`/…`, `./…`), a hub name (`NAME@REVISION` for another than `main`), or"
+    " `model` for the recipe's own"
+)
 
 _KEEP = {"type": "array", "items": _text("A column"), "description": "The columns to read"}
 _SHARE = {

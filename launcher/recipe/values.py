@@ -9,6 +9,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _WORD = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*"
 RUN_NAME = rf"^{_WORD}$"
 HUB_NAME = rf"^{_WORD}(/{_WORD})?$"
+REVISION = rf"^{_WORD}(/{_WORD})*$"
+"""A branch, tag or commit of a hub's model, as it stands behind an `@`."""
 
 TIME_HELP = "a time such as 90m, 12h, 24:00:00 or 1-12:00:00"
 SPAN_HELP = "a time such as 90s, 30m, 2h or 00:30:00"

@@ -81,9 +81,9 @@ def _not_here(lacking: tuple[Asset, ...], why: str) -> LauncherError:
     names = ", ".join(str(asset) for asset in lacking)
     return LauncherError(
         f"not in the hub's cache, and could not be fetched: {names}: {why}",
-        hint="where the hub can be reached, `hf download NAME` into the cache that nodes see"
-        " (HF_HOME), or name a folder in the recipe; where nodes reach the hub themselves, put"
-        ' `HF_HUB_OFFLINE: "0"` into the env of the cluster profile',
+        hint="where the hub can be reached, `hf download NAME` (of NAME@REVISION with `--revision`)"
+        " into the cache that nodes see (HF_HOME), or name a folder in the recipe; where nodes"
+        ' reach the hub themselves, put `HF_HUB_OFFLINE: "0"` into the env of the cluster profile',
     )
 
 

@@ -14,7 +14,7 @@ from launcher.plan.types import Plan, StagePlan
 from launcher.recipe.types import Stage, stage_of
 from launcher.records import progress
 from launcher.records.paths import RunPaths, StagePaths
-from launcher.worker import streams
+from launcher.worker import revision, streams
 from launcher.worker.heartbeat import beat
 from launcher.worker.losses import Losses
 from launcher.worker.measure import Meter
@@ -78,13 +78,17 @@ class Context:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def folder_of(self, reference: str) -> str:
-        """A model reference as what `from_pretrained` takes: another stage's model, or itself."""
+    def folder_of(self, reference: str, *, weights: bool = True) -> str:
+        """A model reference as what `from_pretrained` takes: another stage's model, or its own
+        name or folder. `weights`: whether these are loaded. Raises UsageError for a revision that
+        cannot be had."""
         upstream = stage_of(reference)
-        if upstream is None:
-            return reference
-        stage = self.plan.stage(upstream).stage
-        return stage.use or str(self.run.stage(upstream).model)
+        if upstream is not None:
+            use = self.plan.stage(upstream).stage.use
+            if use is None:
+                return str(self.run.stage(upstream).model)
+            reference = use
+        return revision.placed(reference, code=self.plan.trust_remote_code, weights=weights)
 
     def model(self, role: str) -> str | None:
         """What fills `role`, as `folder_of` gives it; None where the recipe leaves it out."""
@@ -97,7 +101,7 @@ class Context:
         from launcher.recipe.methods import METHODS
 
         if self.stage.tokenizer is not None:
-            return self.folder_of(self.stage.tokenizer)
+            return self.folder_of(self.stage.tokenizer, weights=False)
         own = self.model(METHODS[self.stage.method].main_role)
         assert own is not None  # the recipe's checks see to it
         return own

@@ -49,14 +49,22 @@ def _fetch(asset: Mapping[str, Any]) -> None:
 
         load_dataset(name, asset["config"])
         return
+    weights = asset["kind"] == "model"
+    folder = model(name, weights=weights, code=bool(asset.get("code")))
+    if weights and not any(folder.glob(_WEIGHTS)):
+        raise ValueError("it has no weights in safetensors on the hub; pickles are never loaded")
+
+
+def model(reference: str, *, weights: bool, code: bool) -> Path:
+    """The folder in the cache with all of a hub's model, or of its tokenizer alone; the hub is
+    asked. Raises what huggingface_hub raises."""
     from huggingface_hub import snapshot_download
 
-    wanted = [kind for kind in SAFE if asset["kind"] == "model" or kind != _WEIGHTS]
-    if asset.get("code"):
+    name, revision = cache.split(reference)
+    wanted = [kind for kind in SAFE if weights or kind != _WEIGHTS]
+    if code:
         wanted.append("*.py")
-    folder = Path(snapshot_download(name, allow_patterns=wanted))
-    if asset["kind"] == "model" and not any(folder.glob(_WEIGHTS)):
-        raise ValueError("it has no weights in safetensors on the hub; pickles are never loaded")
+    return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from peft import get_peft_model
 
 from launcher.cluster.profile import load_profile
+from launcher.errors import UsageError
 from launcher.models.find import shape_of
 from launcher.plan.make import make_plan
 from launcher.recipe.load import load_recipe
@@ -72,6 +74,42 @@ def test_a_recipe_says_how_models_are_loaded(tmp_path: Path) -> None:
     for given in ({"attn_implementation": "eager"}, '{"attn_implementation": "eager"}'):
         here = context(tmp_path, "sft", train={"model_init_kwargs": given})
         assert models.causal(here, BASE).config._attn_implementation == "eager"
+
+
+def test_every_model_of_a_stage_is_loaded_at_its_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+    from transformers import AutoModelForCausalLM
+
+    repository = tmp_path / "hub" / "models--me--model"
+    for revision, commit in (("main", "a" * 40), ("v1.0", "b" * 40)):
+        folder = repository / "snapshots" / commit
+        shutil.copytree(BASE, folder)
+        model = AutoModelForCausalLM.from_pretrained(BASE)
+        with torch.no_grad():
+            model.lm_head.weight.fill_(0.0 if revision == "main" else 1.0)
+        model.save_pretrained(folder)
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / revision).write_text(commit)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    roles = {"policy": "me/model@v1.0", "reward_model": "stage:rm"}
+    here = context(tmp_path, "ppo", models=roles)
+    place = str(repository / "snapshots" / ("b" * 40))
+    assert here.model("policy") == models.reference_of(here) == here.tokenizer == place
+    assert (models.causal(here, place).lm_head.weight == 1).all()
+    own = context(tmp_path, "ppo", models=roles, tokenizer="me/model@" + "a" * 40)
+    assert own.tokenizer == str(repository / "snapshots" / ("a" * 40))
+
+    rewards = here.plan.stage("rm")
+    rewards = replace(rewards, stage=replace(rewards.stage, use="me/model@v1.0"))
+    stages = tuple(rewards if each.name == "rm" else each for each in here.plan.stages)
+    assert replace(here, plan=replace(here.plan, stages=stages)).model("reward_model") == place
+
+    with pytest.raises(UsageError, match="does not have me/model@v2"):
+        here.folder_of("me/model@v2")
 
 
 def test_a_mixture_of_experts_that_sft_left_its_balance_on_can_generate(tmp_path: Path) -> None:

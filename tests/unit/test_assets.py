@@ -118,6 +118,39 @@ def test_a_model_is_fetched_once_without_its_pickles_and_code(
     }  # fmt: skip
 
 
+def test_a_model_at_a_revision_is_fetched_at_it_and_found_again(
+    hub: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    plan, place = wanting("me/small@v1.0"), tmp_path / "hf" / "hub"
+    assert assets.missing(plan) == (Asset("model", "me/small@v1.0"),)
+    assets.fetch(plan, assets.missing(plan))
+    assert assets.missing(plan) == () != assets.missing(wanting("me/small"))
+    assert any("/revision/v1.0" in path for path in hub.seen)  # type: ignore[attr-defined]
+    assert cache.commit("me/small@v1.0", place) == COMMIT
+
+
+@pytest.mark.parametrize("fetched", [True, False])
+def test_a_node_loads_a_revision_from_its_folder_and_asks_for_it_only_where_it_may(
+    hub: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fetched: bool
+) -> None:
+    program = "from launcher.worker.revision import placed; print(placed(NAME, code=False))"
+
+    def said(name: str) -> str:
+        words = [sys.executable, "-c", program.replace("NAME", repr(name))]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        return done.stdout or done.stderr
+
+    folder = tmp_path / "hf" / "hub" / "models--me--small" / "snapshots" / COMMIT
+    if fetched:
+        assert said("me/small@v1.0").strip() == str(folder)
+        assert (folder / "model.safetensors").is_file()
+        assert "me/nowhere@v1.0 could not be had" in said("me/nowhere@v1.0")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    expected = str(folder) if fetched else "cache of this node does not have me/small@v1.0"
+    assert expected in said("me/small@v1.0")
+    assert said("me/small").strip() == "me/small"
+
+
 def test_a_cache_with_a_config_alone_or_half_of_the_weights_lacks_the_model(
     hub: ThreadingHTTPServer, tmp_path: Path
 ) -> None:

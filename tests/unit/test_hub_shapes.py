@@ -28,6 +28,7 @@ CONFIG = {
 }
 FILES: dict[str, Any] = {
     "/me/small/resolve/main/config.json": CONFIG,
+    "/me/small/resolve/refs%2Fpr%2F1/config.json": CONFIG | {"num_hidden_layers": 2},
     "/me/adapter/resolve/main/adapter_config.json": {"base_model_name_or_path": "me/small"},
     "/me/list/resolve/main/config.json": [],
 }
@@ -77,6 +78,13 @@ def hub(server: ThreadingHTTPServer, **more: Any) -> Places:
 def test_a_model_that_nothing_here_knows_is_read_from_the_hub(server: ThreadingHTTPServer) -> None:
     shape = shape_of("me/small", hub(server))
     assert (shape.name, shape.layers, shape.source) == ("me/small", 3, "hub")
+
+
+def test_the_hub_is_asked_for_the_revision(server: ThreadingHTTPServer) -> None:
+    shape = shape_of("me/small@refs/pr/1", hub(server))
+    assert (shape.name, shape.layers) == ("me/small@refs/pr/1", 2)
+    with pytest.raises(UsageError, match="shows no model `me/small@v9`"):
+        shape_of("me/small@v9", hub(server))
 
 
 def test_a_model_of_the_table_is_not_asked_for(server: ThreadingHTTPServer) -> None:

@@ -152,6 +152,29 @@ def test_the_hub_cache_is_read_at_the_revision_of_main(tmp_path: Path) -> None:
     assert (shape.layers, shape.source) == (3, "hub cache")
 
 
+def test_a_model_at_a_revision_is_that_of_the_cache_and_no_other(tmp_path: Path) -> None:
+    repository, commit = tmp_path / "models--Qwen--Qwen2.5-7B", "c" * 40
+    for folder, layers in ((commit, 1), ("bbb", 3)):
+        snapshot = repository / "snapshots" / folder
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text(json.dumps(QWEN | {"num_hidden_layers": layers}))
+    (repository / "refs" / "pr").mkdir(parents=True)
+    for name, folder in (("v1.0", commit), ("pr/1", commit), ("main", "bbb")):
+        (repository / "refs" / name).write_text(folder)
+    for revision in ("v1.0", "pr/1", commit):
+        shape = shape_of(f"Qwen/Qwen2.5-7B@{revision}", Places(tmp_path))
+        assert (shape.layers, shape.source) == (1, "hub cache")
+    # Neither that of `main`, nor that of the table.
+    for revision in ("v2.0", "d" * 40):
+        with pytest.raises(UsageError) as caught:
+            shape_of(f"Qwen/Qwen2.5-7B@{revision}", Places(tmp_path))
+        assert caught.value.hint is not None
+        assert f"`hf download Qwen/Qwen2.5-7B config.json --revision {revision}`" in (
+            caught.value.hint
+        )
+        assert "did you mean" not in caught.value.hint
+
+
 def test_without_the_model_in_the_cache_the_table_is_asked(tmp_path: Path) -> None:
     assert shape_of("qwen/qwen2.5-7b", Places(tmp_path)).source == "table"
 

@@ -62,6 +62,36 @@ def test_a_finished_model_stands_in_for_a_stage_that_then_waits_for_nothing(
     assert recipe.stage("ppo").needs == ("sft", "rm")
 
 
+def test_a_model_may_be_named_at_a_revision_wherever_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        """
+launcher: 1
+name: revised
+model: owner/base@v1.0
+tokenizer: owner/base@refs/pr/1
+stages:
+  rm: {method: reward, use: owner/judge@0123abc}
+  dpo:
+    method: dpo
+    reference: owner/base@main
+    data: {path: owner/pairs}
+    global_batch: 8
+  eval:
+    method: evaluate
+    candidates: {base: model, other: owner/other@step-1000}
+    reward_model: stage:rm
+    data: {path: owner/prompts}
+"""
+    )
+    recipe = load_recipe(str(tmp_path / "r.yaml"))
+    assert recipe.stage("rm").use == "owner/judge@0123abc"
+    # `main` is what a name alone means.
+    assert recipe.stage("dpo").models == {"policy": "owner/base@v1.0", "reference": "owner/base"}
+    assert recipe.stage("dpo").tokenizer == "owner/base@refs/pr/1"
+    candidates = {"base": "owner/base@v1.0", "other": "owner/other@step-1000"}
+    assert recipe.stage("eval").candidates == candidates
+
+
 def test_an_evaluation_waits_for_its_candidates_and_knows_the_recipes_own_model(
     tmp_path: Path,
 ) -> None:

@@ -210,6 +210,28 @@ def test_a_path_in_a_config_is_one_where_something_is_there(
     assert only(load_recipe(str(config), method="dpo")).models == {"policy": "owner/policy"}
 
 
+def test_a_revision_is_that_of_the_config_s_model(config: Path, tmp_path: Path) -> None:
+    config.write_text(DPO + "model_revision: v1.0\n")
+    assert only(load_recipe(str(config), method="dpo")).models == {"policy": "owner/policy@v1.0"}
+    config.write_text(DPO.replace("model_name_or_path: owner/policy\n", "model_revision: v1.0\n"))
+    assert "model_revision: of no model; name the stage's `policy` NAME@v1.0" in refusal(
+        config, method="dpo"
+    )
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "config.json").write_text("{}")
+    config.write_text(DPO.replace("owner/policy", "own") + "model_revision: v1.0\n")
+    recipe = load_recipe(str(config), method="dpo")
+    assert only(recipe).models == {"policy": str(tmp_path / "own")}
+    assert any("model_revision: left out: a folder has no revisions" in w for w in recipe.warnings)
+
+
+def test_a_revision_beside_a_reward_model_is_refused(config: Path) -> None:
+    config.write_text(DPO + "model_revision: v1.0\nreward_model_path: owner/judge\n")
+    assert "model_revision: is it of `policy`, or of `reward_model` too?" in refusal(
+        config, method="ppo"
+    )
+
+
 def test_adapters_have_trl_s_defaults_and_not_the_recipe_s(config: Path) -> None:
     config.write_text(DPO + "use_peft: true\n")
     peft = only(load_recipe(str(config), method="dpo")).peft

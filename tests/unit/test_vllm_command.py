@@ -50,6 +50,13 @@ def test_it_is_vllms_own_server_as_trls_client_needs_it() -> None:
     }
 
 
+def test_it_serves_the_revision_that_the_recipe_names() -> None:
+    words = command.argv("python", STAGE, "owner/model@v1.0", address="a", port=1, gpus=1)
+    assert words[4] == "owner/model"
+    assert option(words, "revision") == option(words, "tokenizer-revision") == "v1.0"
+    assert "--code-revision" not in words and "--revision" not in argv()
+
+
 def test_it_takes_the_recipes_word_on_memory_and_length_else_its_own() -> None:
     assert option(argv(), "gpu-memory-utilization") == "0.9"
     assert option(argv(), "max-model-len") == "768"

@@ -46,12 +46,10 @@ def _models(flat: Flat) -> None:
     model = flat.take("sft_model_path") or model
     if not flat.says(role):
         if model is not None:
-            flat.give(role, flat.local(model))
-        if revision is not None and revision.value != "main":
-            name = show(model.value).strip("'") if model is not None else "NAME"
-            text = f"revision {show(revision.value)}: a stage names a model, not its revision; "
-            text += f"`hf download {name} --revision {revision.value} --local-dir FOLDER` and "
-            text += f"name that FOLDER as the stage's `{role}`"
+            model = flat.local(model)
+            flat.give(role, model if revision is None else _at(flat, model, revision))
+        elif revision is not None and revision.value != "main":
+            text = f"of no model; name the stage's `{role}` NAME@{revision.value}"
             flat.wrong(revision, "model_revision", text)
     reward = flat.take("reward_model_path") or flat.take("reward_model_name_or_path")
     if reward is not None and "reward_model" in roles:
@@ -64,6 +62,21 @@ def _models(flat: Flat) -> None:
         flat.give("reference", flat.local(reference))
     elif reference is not None:
         flat.wrong(reference, "ref_model_name_or_path", f"{flat.method.name} takes no reference")
+
+
+def _at(flat: Flat, model: Node, revision: Node) -> Node:
+    """`model` at its revision, as a recipe names it."""
+    if revision.value == "main":
+        return model
+    if str(model.value).startswith(("/", "~", "./", "../")):
+        flat.leave_out("model_revision", "a folder has no revisions", revision)
+        return model
+    if flat.left.get("reward_model_path") is not None:
+        # TRL's scripts loaded both at it, whatever repositories they are of.
+        text = f"is it of `{flat.method.main_role}`, or of `reward_model` too? Name them in the"
+        flat.wrong(revision, "model_revision", f"{text} recipe, as NAME@{revision.value}")
+        return model
+    return replace(model, value=f"{model.value}@{revision.value}")
 
 
 def _dtype(flat: Flat) -> None:

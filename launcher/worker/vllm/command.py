@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 
 from launcher.memory.server import served_tokens, server_share
+from launcher.models.cache import MAIN, split
 from launcher.recipe.types import Stage
 
 MODULE = "vllm.entrypoints.cli.main"
@@ -31,8 +32,9 @@ def argv(
     trust_remote_code: bool = False,
 ) -> list[str]:
     """The words of the server's program: no shell reads them."""
+    name, revision = (model, MAIN) if model.startswith("/") else split(model)
     words = [
-        python, "-m", MODULE, "serve", model,
+        python, "-m", MODULE, "serve", name,
         "--host", address,
         "--port", str(port),
         "--tensor-parallel-size", str(gpus),
@@ -45,8 +47,11 @@ def argv(
         "--logprobs-mode", "processed_logprobs",
         "--max-logprobs", "-1",
     ]  # fmt: skip
+    if revision != MAIN:
+        words += ["--revision", revision, "--tokenizer-revision", revision]
     if trust_remote_code:
         words.append("--trust-remote-code")
+        words += ["--code-revision", revision] if revision != MAIN else []
     longest = served_tokens(stage)
     return [*words, "--max-model-len", str(longest)] if longest is not None else words
 
