@@ -46,8 +46,8 @@ GOALS: dict[str, Goal] = {
     "dpo": Goal("rewards/margins", 1.0, 0.5, {"max_steps": 24, "learning_rate": 2e-3}),
     "kto": Goal("rewards/margins", 1.0, 0.4, {"max_steps": 24, "learning_rate": 2e-3}),
     "ppo": Goal("reward", 0.5, 0.3, {"max_steps": 160, "learning_rate": 1e-3}, HALF_WAY),
-    "grpo": Goal("reward", 0.2, 0.08, {"max_steps": 60, "learning_rate": 4e-3}),
-    "rloo": Goal("reward", 0.2, 0.08, {"max_steps": 60, "learning_rate": 4e-3}),
+    "grpo": Goal("reward", 0.2, 0.08, {"max_steps": 120, "learning_rate": 4e-3}),
+    "rloo": Goal("reward", 0.2, 0.08, {"max_steps": 160, "learning_rate": 4e-3}),
     "online_dpo": Goal("objective/scores", 0.1, 0.05, {"max_steps": 40, "learning_rate": 5e-3}),
 }
 
