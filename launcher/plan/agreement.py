@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from launcher.models.types import Tokenizer
-from launcher.plan.chats import beside_chats, is_chat, repeated
+from launcher.plan.chats import as_messages, beside_chats, is_chat, repeated, turns_of
 from launcher.recipe.fields import marked_templates
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Recipe, Stage, stage_of
@@ -181,7 +181,9 @@ def _row(stage: Stage, row_of: RowOf) -> Mapping[str, Any] | None:
         return None
     kept = {key: value for key, value in row.items() if not data.keep or key in data.keep}
     named = {theirs: ours for ours, theirs in data.columns.items()}
-    return {named.get(key, key): value for key, value in kept.items()}
+    read = {named.get(key, key): value for key, value in kept.items()}
+    column = turns_of(read) if stage.method == "sft" else None
+    return {**read, "messages": as_messages(read[column])} if column is not None else read
 
 
 def _chats(stage: Stage, row: Mapping[str, Any] | None) -> bool | None:

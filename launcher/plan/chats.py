@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 PAIR = ("chosen", "rejected")
+TURNS = "conversations"
+"""The column of ShareGPT's turns."""
+_SPEAKERS = {"human": "user", "gpt": "assistant"}
+"""What ShareGPT calls who speaks → the role that chat templates know."""
 
 
 def is_chat(value: object) -> bool:
@@ -17,6 +21,30 @@ def is_chat(value: object) -> bool:
         and "role" in value[0]
         and "content" in value[0]
     )
+
+
+def as_messages(turns: object) -> list[dict[str, Any]] | None:
+    """ShareGPT's turns (`from`, `value`) as messages; None where they are none.
+
+    TRL would keep the names of who speaks, which chat templates pass over in silence.
+    """
+    if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
+        return None
+    return [
+        {
+            "role": _SPEAKERS.get(role := turn.get("from") or turn.get("role"), role),
+            "content": turn["content"] if turn.get("content") is not None else turn.get("value"),
+        }
+        for turn in turns
+    ]
+
+
+def turns_of(row: Mapping[str, Any]) -> str | None:
+    """The column of a row of `sft` whose turns are to become its messages; None: none."""
+    column = "messages" if "messages" in row else TURNS
+    if "completion" in row or is_chat(row.get("messages")) or as_messages(row.get(column)) is None:
+        return None
+    return column
 
 
 def beside_chats(row: Mapping[str, Any]) -> bool:

@@ -70,6 +70,8 @@ def _prepared(context: Context, rows: Any, tokenizer: Any) -> Any:
             f"{method.name} needs {wanted}",
             hint="map them with data.columns",
         )
+    if method.name == "sft":
+        rows = mixture.messages(rows)
     rows = _without_idle_prompts(context, rows)
     if (data.as_chat or data.system_prompt is not None) and "prompt" in rows.column_names:
         rows = mixture.conversations(rows, data.system_prompt)

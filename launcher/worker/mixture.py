@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from launcher.errors import UsageError
+from launcher.plan.chats import as_messages, turns_of
 from launcher.recipe.types import Data, Part
 
 Load = Callable[[Data | Part, str, str], Any]
@@ -34,6 +35,18 @@ def kept(rows: Any, part: Data | Part) -> Any:
             hint="correct `keep`",
         )
     return rows.select_columns(list(part.keep))
+
+
+def messages(rows: Any) -> Any:
+    """`rows` with messages in the place of ShareGPT's turns, where the first row has such."""
+    column = turns_of(rows[0]) if len(rows) else None
+    if column is None:
+        return rows
+
+    def message(row: dict[str, Any]) -> dict[str, Any]:
+        return {"messages": as_messages(row[column])}
+
+    return rows.map(message, remove_columns=[column])
 
 
 def conversations(rows: Any, system: str | None) -> Any:

@@ -106,6 +106,29 @@ def test_a_text_prompt_beside_messages_is_left_out_and_said(
     assert "column prompt is left out" in capsys.readouterr().out
 
 
+SHARED = [
+    {"from": "system", "value": "Count."},
+    {"from": "human", "value": "1+1"},
+    {"from": "gpt", "value": "2"},
+]
+
+
+@pytest.mark.parametrize("column", ["conversations", "dialog"])
+def test_shared_conversations_become_messages_in_the_words_of_chat_templates(
+    tmp_path: Path, column: str
+) -> None:
+    path = rows(tmp_path / "c.jsonl", {column: SHARED, "id": 1}, {column: SHARED[1:], "id": 2})
+    mapping = {} if column == "conversations" else {"messages": column}
+    found = data.training_set(context(tmp_path, "sft", data=Data(path, columns=mapping)), None)
+    assert set(found.column_names) == {"messages", "id"}
+    told = [
+        {"role": "system", "content": "Count."},
+        {"role": "user", "content": "1+1"},
+        {"role": "assistant", "content": "2"},
+    ]
+    assert list(found["messages"]) == [told, told[1:]]
+
+
 def test_a_completion_keeps_its_prompt(tmp_path: Path) -> None:
     path = rows(tmp_path / "c.jsonl", {"prompt": "1+1", "completion": "2"})
     found = data.training_set(context(tmp_path, "sft", data=Data(path)), None)

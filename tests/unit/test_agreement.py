@@ -121,6 +121,8 @@ def test_messages_want_a_chat_template(tmp_path: Path, chat: str) -> None:
     assert not told({"sft": sft(base, chat, train=other)})
     text = rows(tmp_path / "text.jsonl", {"text": "a"})
     assert not told({"sft": sft(base, text)})
+    shared = rows(tmp_path / "shared.jsonl", {"conversations": [{"from": "human", "value": "a"}]})
+    assert one({"sft": sft(base, shared)}).text == found.text
 
 
 def test_a_later_stage_has_the_template_that_an_earlier_one_was_given(
