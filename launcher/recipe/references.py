@@ -14,6 +14,8 @@ from launcher.recipe.types import stage_of
 
 OWN_MODEL = "model"
 """The reference that stands for the recipe's top-level `model`."""
+_NOTHING = ("none", "null", "no", "nothing")
+"""Words that are meant for no model, and would be read as hub names."""
 
 
 def models(reading: Reading, node: Node, at: str, method: Method) -> dict[str, str]:
@@ -101,8 +103,16 @@ def reference(
     A stage that it names is checked to be there and to give one of `wanted` (results of methods).
     """
     own = reading.document.get("model")
+    if node.value == OWN_MODEL and own is None:
+        text = "stands for the recipe's own `model`, and the recipe names none; state it at the top"
+        reading.wrong(node, key, f"{show(OWN_MODEL)} {text}")
+        return None
     if node.value == OWN_MODEL and own is not None:
         node = own
+    if str(node.value).lower() in _NOTHING:
+        text = f"{show(node.value)} is read as a model's name; to leave it out, write null"
+        reading.wrong(node, key, text)
+        return None
     upstream = stage_of(str(node.value))
     if upstream is None:
         judge = wanted == ("reward_model",)
