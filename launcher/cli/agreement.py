@@ -20,12 +20,16 @@ def check(recipe: Recipe) -> None:
     Read are folders, and the hub's cache on this machine; nothing is downloaded.
     """
     from launcher.models.cache import hub_cache
+    from launcher.models.kind import kind_of
     from launcher.models.tokenizer import tokenizer_of
     from launcher.plan.agreement import findings
+    from launcher.plan.kinds import wrong_kinds
     from launcher.recipe.paths import first_row
 
-    look_up = partial(tokenizer_of, cache=hub_cache(os.environ, Path.home()))
-    found = findings(recipe, look_up, first_row, _text)
+    cache = hub_cache(os.environ, Path.home())
+    look_up = partial(tokenizer_of, cache=cache)
+    found = wrong_kinds(recipe, partial(kind_of, cache=cache))
+    found += findings(recipe, look_up, first_row, _text)
     for finding in found:
         if not finding.fatal:
             output.note(f"warning: {finding}")

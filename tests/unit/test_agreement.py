@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from launcher.models.kind import kind_of
 from launcher.models.tokenizer import read_tokenizer, tokenizer_of
 from launcher.plan.agreement import Finding, findings
+from launcher.plan.kinds import wrong_kinds
 from launcher.recipe.load import load_recipe, recipe_of
 from launcher.recipe.paths import first_row
 from tests.unit.command import ROOT, launcher
@@ -391,14 +393,59 @@ def test_a_large_vocabulary_takes_milliseconds(tmp_path: Path) -> None:
     assert time.process_time() - started < 0.5
 
 
+def test_a_policy_judges_nothing_and_a_reward_model_writes_nothing(tmp_path: Path) -> None:
+    policy, judge = model(tmp_path / "policy"), model(tmp_path / "judge", classifier=True)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_text('{"architectures": ["OwnModel"]}')
+    data = {"data": {"path": "owner/rows"}}
+    trains = {**data, "global_batch": 8}
+
+    def stages(writes: str, judges: str) -> dict[str, Any]:
+        ppo = {"method": "ppo", "policy": writes, "reward_model": judges, "value_model": judges}
+        return {
+            "rm": {"method": "reward", "use": judges},
+            "sft": {"method": "sft", "use": writes},
+            "ppo": {**ppo, **trains},
+            "grpo": {"method": "grpo", "policy": "stage:sft", "rewards": {"it": judges}, **trains},
+            "eval": {"method": "evaluate", "candidates": {"it": writes}, "reference": writes,
+                     "reward_model": judges, **data},
+            "more": {"method": "reward", "model": judges, **trains},
+        }  # fmt: skip
+
+    def wrong(writes: str, judges: str) -> list[Finding]:
+        text = json.dumps({"launcher": 1, "name": "mine", "stages": stages(writes, judges)})
+        return wrong_kinds(recipe_of(text, "r"), kind_of)
+
+    assert not wrong(policy, judge) and not wrong(str(bare), str(bare))
+    assert not wrong("owner/unknown", "owner/unknown")
+    assert [each.key for each in wrong(policy, policy)] == [
+        "stages.rm.use", "stages.ppo.reward_model", "stages.grpo.rewards.it",
+        "stages.eval.reward_model",
+    ]  # fmt: skip
+    assert [each.key for each in wrong(judge, judge)] == [
+        "stages.sft.use", "stages.ppo.policy", "stages.eval.reference", "stages.eval.candidates.it",
+    ]  # fmt: skip
+    assert all(each.fatal for each in wrong(judge, policy))
+    assert kind_of("owner/name", tmp_path) is None
+    model(tmp_path / "models--owner--name" / "snapshots" / "abc", classifier=True)
+    assert kind_of("owner/name", tmp_path) == "reward_model"
+
+
 def test_validate_plan_and_submit_refuse_what_does_not_go_together(tmp_path: Path) -> None:
     chat = rows(tmp_path / "chat.jsonl", {"messages": [TURN, ANSWER]})
     base = model(tmp_path / "base", template=None)
-    recipe = {"launcher": 1, "name": "mine", "stages": {"sft": sft(base, chat, global_batch=8)}}
+    stages = {"sft": sft(base, chat, global_batch=8)}
+    recipe: dict[str, Any] = {"launcher": 1, "name": "mine", "stages": stages}
     (tmp_path / "r.yaml").write_text(json.dumps(recipe))
     for verb in ("validate", "plan", "submit"):
         ended = launcher(verb, "r.yaml", folder=tmp_path, code=2)
         assert "stages.sft.data: the rows are messages, and the tokenizer" in ended.err
+    judge = model(tmp_path / "judge", classifier=True)
+    recipe["stages"] = {"sft": sft(judge, chat, global_batch=8)}
+    (tmp_path / "kind.yaml").write_text(json.dumps(recipe))
+    ended = launcher("validate", "kind.yaml", folder=tmp_path, code=2)
+    assert "stages.sft.model: " in ended.err and "where a policy is needed" in ended.err
     assert not (tmp_path / "runs").exists()
 
 
