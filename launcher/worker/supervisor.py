@@ -65,6 +65,10 @@ def supervise(
             last = replace(job.receipt(0, rung), answer="end", ended=time.time(), **vars(refused))
             patient(job, lambda: attempts.start(job.stage.attempts, last))
             lead.refuse(job, rung, refused.exit_code)
+        elif refused.failure is not None and rank >= world:
+            return Ended(follow.refuse_policy(job, refused), requeue=False)
+        elif refused.failure is not None:
+            return follow.follow(job, refused)
         return Ended(refused.exit_code, requeue=False)
     if rank >= world:
         return Ended(follow.serve_policy(job, rung), requeue=False)

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launcher.records import attempts, rounds
+from launcher.plan.types import Plan
+from launcher.recipe.types import Data
+from launcher.records import attempts, journal, rounds
+from launcher.records.paths import RunPaths
+from launcher.run import folder
 from launcher.worker import child, heartbeat, host_memory
 from launcher.worker.deadlines import TERM_S, Silence
 from launcher.worker.signals import Signals
 from launcher.worker.stop import Leave, Stop
-from launcher.worker.supervision import replaced
+from launcher.worker.supervision import follow, lead, replaced
+from launcher.worker.supervision.job import Job
+from launcher.worker.supervision.refusal import Refusal
 from launcher.worker.supervision.replaced import Replaced
+from tests.unit.planning import LAPTOP, pinned, plan, recipe, stage
 
 TASK = {
     "SUBMITIT_EXECUTOR": "slurm",
@@ -249,3 +258,85 @@ def test_looking_whether_another_start_took_over_reads_no_receipts_for_a_while(
     asks = Replaced(tmp_path, begun(tmp_path, 0))
     begun(tmp_path, 1)
     assert not asks()
+
+
+# Refusals
+
+SUPERVISES = """
+import sys
+from launcher.worker.supervisor import supervise
+sys.exit(supervise(sys.argv[1], "sft", "f00d", "7", lambda: False).exit_code)
+"""
+
+
+def submitted(root: Path, made: Plan) -> RunPaths:
+    run, _ = folder.create(root / "runs", made, {"name": "chain"}, new=False)
+    for kind in ("intent", "submitted"):
+        stage = made.stages[0].name
+        journal.append(run.journal, journal.Event(kind, time.time(), stage, "f00d", "7"))
+    return run
+
+
+def test_a_rank_that_must_not_train_is_heard_before_the_job_ends(tmp_path: Path) -> None:
+    """On one of two nodes the file of secrets can be read by others."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "one"}\n')
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    sft = stage("sft", "tiny", resources=pinned(gpus=2))
+    made = plan(recipe(sft), LAPTOP)
+    sft = replace(sft, models={"model": str(model)}, data=Data(str(rows)))
+    run = submitted(tmp_path, replace(made, stages=(replace(made.stages[0], stage=sft),)))
+    homes = [tmp_path / "first", tmp_path / "second"]
+    for home in homes:
+        (home / ".config" / "launcher").mkdir(parents=True)
+    secrets = homes[1] / ".config" / "launcher" / "secrets.env"
+    secrets.write_text("HF_TOKEN=hf_secret\n")
+    secrets.chmod(0o644)
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", SUPERVISES, run.root],
+            env={**os.environ, **world, "RANK": rank, "LOCAL_RANK": rank, "HOME": str(home)},
+        )
+        for rank, home in zip("01", homes, strict=True)
+    ]
+    try:
+        assert [each.wait(timeout=120) for each in ranks] == [86, 86]
+    finally:
+        for each in ranks:
+            each.kill()
+    (receipt,) = attempts.read(run.stage("sft").attempts)
+    assert (receipt.outcome, receipt.failed, receipt.answer) == ("error", "user", "end")
+    assert receipt.failure and receipt.failure.rank == 1
+    assert "secrets.env" in receipt.failure.message and platform.node() in receipt.failure.message
+
+
+def test_a_server_that_must_not_start_is_heard_before_the_job_ends(tmp_path: Path) -> None:
+    train = {"num_generations": 8, "use_vllm": True, "vllm_mode": "server"}
+    models = {"policy": "Qwen/Qwen2.5-0.5B"}
+    given = replace(
+        stage(), name="grpo", method="grpo", models=models, train=train,
+        resources=pinned(gpus=1, server_gpus=1, gpu="h100"),
+    )  # fmt: skip
+    made = plan(recipe(given))
+    run = submitted(tmp_path, made)
+    trainer, server = (
+        Job(
+            run, made, made.stages[0], "f00d", "7", 0, rank, 1,
+            Signals(), lambda: False, time.time(),
+        )
+        for rank in range(2)
+    )  # fmt: skip
+    failure = attempts.Failure(0, "vLLM is not installed", traceback="", kind="user")
+    refused = Refusal("error", 86, failure, "user")
+    with ThreadPoolExecutor(1) as pool:
+        serves = pool.submit(follow.refuse_policy, server, refused)
+        ended = lead.lead(trainer, 0)
+        assert serves.result(timeout=60) == 86
+    assert ended.exit_code != 0 and not ended.requeue
+    (receipt,) = attempts.read(run.stage("grpo").attempts)
+    assert (receipt.failed, receipt.answer) == ("user", "end")
+    assert receipt.failure and receipt.failure.rank == 1
+    assert "vLLM is not installed" in receipt.failure.message

@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from launcher.records import attempts, rounds
+from launcher.records import attempts, rounds, serving
 from launcher.worker import child
 from launcher.worker.awake import Awake
 from launcher.worker.outcome import FAILED
-from launcher.worker.supervision import rank
+from launcher.worker.supervision import rank, refusal
 from launcher.worker.supervision.job import Ended, Job, environment
 from launcher.worker.supervision.patience import PATIENCE_S, patient
+from launcher.worker.supervision.refusal import Refusal
 from launcher.worker.vllm import serve
 
 Word = TypeVar("Word", rounds.Opening, rounds.Closing)
@@ -30,11 +31,18 @@ CLOSING_S = 60.0 + PATIENCE_S
 the disk."""
 
 
-def follow(job: Job) -> Ended:
-    """Do as the supervisor of rank 0 says, until it says that this is over or is gone."""
+def follow(job: Job, refused: Refusal | None = None) -> Ended:
+    """Do as the supervisor of rank 0 says, until it says that this is over or is gone.
+
+    `refused`: why this rank must not train, though others may. It says so in place of its trainer,
+    and leaves no sooner than after any other failure: srun would end rank 0, which has yet to write
+    it down.
+    """
     number = 0
     while True:
         key = job.key(number)
+        if refused is not None:
+            rank.refuse(job, key, refused)
         place = rounds.opening_path(job.stage.attempts, key)
         opening = _await(job, place, rounds.Opening, OPENING_S)
         if opening is None:
@@ -42,7 +50,8 @@ def follow(job: Job) -> Ended:
             return Ended(FAILED, requeue=False)
         if opening.refused is not None:
             return Ended(opening.refused, requeue=False)
-        rank.ending(job, key, rank.run(job, key, opening))
+        if refused is None:
+            rank.ending(job, key, rank.run(job, key, opening))
         place = rounds.closing_path(job.stage.attempts, key)
         closing = _await(job, place, rounds.Closing, CLOSING_S)
         if closing is None:
@@ -51,6 +60,8 @@ def follow(job: Job) -> Ended:
         if closing.then != "again":
             return Ended(closing.exit_code, requeue=closing.then == "requeue")
         number += 1
+        if refused is not None:
+            refused = refusal.refusal(job, opening.rung)
 
 
 def _await(job: Job, place: Path, kind: type[Word], seconds: float) -> Word | None:
@@ -74,10 +85,23 @@ def serve_policy(job: Job, rung: int) -> int:
     code = serve.run(task, job.signals, job.deserted)
     if code == 0:
         return 0
-    # Slurm ends the whole job with the first task that fails: not before rank 0 has said what
-    # comes next, and what it says is told with the server's own reason.
-    deadline = time.monotonic() + CLOSING_S
-    while time.monotonic() < deadline and not (job.signals.now or job.deserted()):
+    return _server_failed(job, code, CLOSING_S)
+
+
+def refuse_policy(job: Job, refused: Refusal) -> int:
+    """Say that there is no server, because this task must not serve; the exit code."""
+    rank.refuse(job, job.start.round_key, refused)
+    reason = refused.failure.message if refused.failure is not None else refused.outcome
+    server = serving.Server(job.start, "failed", reason=reason)
+    patient(job, lambda: serving.write(job.stage, server))
+    return _server_failed(job, refused.exit_code, OPENING_S + CLOSING_S)
+
+
+def _server_failed(job: Job, code: int, seconds: float) -> int:
+    """Slurm ends the whole job with the first task that fails: not before rank 0 has said what
+    comes next, and what it says is told with the server's own reason."""
+    waited = Awake()
+    while waited() < seconds and not (job.signals.now or job.deserted()):
         written = job.start.receipt(job.stage)
         if written is not None and written.outcome is not None:
             found = attempts.failures(job.stage.attempts, job.start.round_key)

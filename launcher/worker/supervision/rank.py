@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ from launcher.worker.child import Others, Ran
 from launcher.worker.outcome import FAILED, STOPPED
 from launcher.worker.supervision.job import Job, environment
 from launcher.worker.supervision.patience import patient
+from launcher.worker.supervision.refusal import Refusal
 from launcher.worker.vllm import client
 
 _KILLED = 128 + signal.SIGKILL
@@ -81,6 +83,20 @@ def ending(job: Job, key: str, ran: Ran) -> rounds.Ending:
         place = rounds.ending_path(job.stage.attempts, key, job.rank)
         patient(job, lambda: rounds.say(place, ending))
     return ending
+
+
+def refuse(job: Job, key: str, refused: Refusal) -> None:
+    """Say in place of this rank's trainer, or of the server, why it must not start."""
+    if refused.failure is not None:
+        words = f"rank {job.rank} on {platform.node()}: {refused.failure.message}"
+        failure = replace(refused.failure, rank=job.rank, message=words)
+        place = attempts.failure_path(job.stage.attempts, key, job.rank)
+        patient(job, lambda: files.private_folder(place.parent))
+        patient(job, lambda: files.write_json(place, failure))
+    if job.rank < job.world:
+        said = rounds.Ending(job.rank, refused.exit_code)
+        end = rounds.ending_path(job.stage.attempts, key, job.rank)
+        patient(job, lambda: rounds.say(end, said))
 
 
 def _failure(job: Job, key: str, ran: Ran) -> attempts.Failure | None:
