@@ -44,7 +44,7 @@ faults: setup system-packages  ## every fault at seeded points; goes on with wha
 	$(BIN)/python benchmarks/faults.py --docs
 
 soak: setup system-packages  ## a hundred random faults in chains of SFT, reward model and PPO
-	$(BIN)/python benchmarks/soak.py
+	$(BIN)/python benchmarks/soak.py --docs
 
 lint: setup
 	$(BIN)/ruff format --check .

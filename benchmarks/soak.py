@@ -34,7 +34,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.faults import ROOT, versions
+from benchmarks.faults import PAGE, ROOT, versions
+from benchmarks.pages import filled
 from tests.faults import checks, processes
 from tests.faults.case import Case
 from tests.faults.fault import Lost, Missed
@@ -43,6 +44,7 @@ from tests.faults.site import Site, site
 from tests.faults.strikes import STRIKES, Target
 
 RESULTS = ROOT / "benchmarks" / "results" / "soak.jsonl"
+BEGIN, END = "<!-- soak: written by `make soak` -->", "<!-- end of soak -->"
 PATIENCE_S = 600
 """How long a chain may take from one fault to a trainer at work again."""
 WITHOUT_PROGRESS = 2
@@ -76,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave all runs in this folder")
     parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--docs", action="store_true", help=f"write the report into {PAGE.name}")
     args = parser.parse_args(argv)
     # Told to end, it ends its Slurm too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -86,6 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _soak(args, here)
     rows = _read(args.json, args.seed)
     print(report(rows))
+    if args.docs:
+        text = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(filled(text, BEGIN, END, report(rows)), encoding="utf-8")
     return 0 if rows and all(row["survived"] for row in rows) else 1
 
 

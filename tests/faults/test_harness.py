@@ -144,6 +144,13 @@ def test_the_newest_finding_of_a_point_counts_and_a_torn_line_is_none(tmp_path: 
     assert table.newest(table.read(path), 2) == {}
 
 
+def test_the_page_has_what_the_last_soak_found() -> None:
+    page = soak.PAGE.read_text(encoding="utf-8")
+    found = page.split(soak.BEGIN)[1].split(soak.END)[0].strip()
+    rows = [json.loads(line) for line in soak.RESULTS.read_text().splitlines()]
+    assert found == soak.report(rows)
+
+
 def test_a_soak_tells_what_survived_and_the_ratio_of_effective_time() -> None:
     hit = {"strike": "warned", "stage": "sft", "proof": "stopped", "back_s": 9.0}
     well = asdict(soak.Soaked(0, 1, [hit, hit], True, seconds=200, plain_seconds=100, jobs=3))
