@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import soak
+from benchmarks import faults, soak
 from tests.faults import checks, harness, table
 from tests.faults.case import Case
 from tests.faults.every import every
@@ -145,7 +145,7 @@ def test_the_newest_finding_of_a_point_counts_and_a_torn_line_is_none(tmp_path: 
 
 
 def test_the_page_has_what_the_last_soak_found() -> None:
-    page = soak.PAGE.read_text(encoding="utf-8")
+    page = faults.PAGE.read_text(encoding="utf-8")
     found = page.split(soak.BEGIN)[1].split(soak.END)[0].strip()
     rows = [json.loads(line) for line in soak.RESULTS.read_text().splitlines()]
     assert found == soak.report(rows)
