@@ -11,10 +11,16 @@ from typing import Any
 
 from launcher.recipe.document import Node
 from launcher.recipe.functions import BadSource, names
+from launcher.recipe.jinja import syntax_error
 from launcher.recipe.problems import show, suggest
 from launcher.recipe.values import HUB_NAME, REVISION
 
 DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+_FILES = (
+    *DATA_SUFFIXES, ".txt", ".tsv", ".ndjson", ".arrow", ".xlsx", ".xml", ".yaml", ".yml", ".md",
+    ".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".pkl", ".pt", ".npy",
+)  # fmt: skip
+"""What names of files end in, and hardly any name on the hub."""
 _PEEK = 2**20
 
 
@@ -127,20 +133,32 @@ def template(node: Node) -> str:
     if "{" in text or not text.endswith((".jinja", ".j2")):
         if "{" not in text:
             raise BadPath(f"got {show(text)}, expected a template (Jinja) or a .jinja file")
-        return text
+        return _jinja(text, "the template")
     path = absolute(node)
     try:
-        return path.read_text(encoding="utf-8")
+        return _jinja(path.read_text(encoding="utf-8"), show(str(path)))
     except OSError as error:
         raise BadPath(f"{show(str(path))} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise BadPath(f"{show(str(path))} is not UTF-8") from None
 
 
+def _jinja(text: str, named: str) -> str:
+    wrong = syntax_error(text)
+    if wrong is not None:
+        raise BadPath(f"{named} is no Jinja, {wrong}; correct it there")
+    return text
+
+
 def data(node: Node) -> str:
     """A hub name, or the absolute path of data that is there. Raises BadPath."""
     text = str(node.value)
     if not _local(text) and not text.endswith(DATA_SUFFIXES):
+        if text.lower().endswith(_FILES):
+            raise BadPath(
+                f"{show(text)} is taken for a hub name (owner/name), and ends as a file does;"
+                f" give the rows as {', '.join(DATA_SUFFIXES)}"
+            )
         if not re.fullmatch(HUB_NAME, text) or len(text) > 96:
             raise BadPath(
                 f"{show(text)} is no hub name (owner/name); a folder starts with / or ./, "
@@ -152,7 +170,41 @@ def data(node: Node) -> str:
         raise BadPath(f"there is no file {show(str(path))}")
     if not path.is_dir() and path.suffix not in DATA_SUFFIXES:
         raise BadPath(f"{show(str(path))} is none of {', '.join(DATA_SUFFIXES)}")
+    broken = _broken(path)
+    if broken is not None:
+        raise BadPath(f"{show(str(path))} {broken}")
     return str(path)
+
+
+def _broken(path: Path) -> str | None:
+    """What keeps any row of a file from being read; None where nothing is known to."""
+    if path.suffix not in (".json", ".jsonl", ".csv") or not path.is_file():
+        return None
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            text = stream.read(_PEEK)
+    except UnicodeDecodeError:
+        return "is not UTF-8; write it anew as that"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if not text.strip("[] \t\r\n"):
+        return "holds no row; write what is to be read into it"
+    if path.suffix == ".csv":
+        return None
+    rows = text.lstrip("[ \t\r\n")
+    line = text.count("\n", 0, len(text) - len(rows)) + 1
+    try:
+        row, _ = json.JSONDecoder().raw_decode(rows)
+    except json.JSONDecodeError as error:
+        if len(text) == _PEEK and rows.startswith("{"):
+            return None  # a row that goes on
+        line += error.lineno - 1
+        return f"is no JSON in line {line}: {error.msg}; give a JSON object a line"
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict):
+        return f"has {show(row)} in line {line}, where a row is a JSON object with its columns"
+    return None
 
 
 def score(node: Node) -> str:

@@ -12,7 +12,7 @@ import pytest
 from launcher.recipe.document import dump
 from launcher.recipe.load import load_recipe
 from launcher.recipe.problems import RecipeErrors
-from launcher.recipe.types import Peft
+from launcher.recipe.types import Data, Peft
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -229,3 +229,32 @@ def test_a_recipe_loads_in_a_quarter_second_of_processor_time_without_the_traini
     ]
     assert all(len(run) == 1 for run in runs), f"heavy modules are loaded: {runs}"
     assert min(float(run[0]) for run in runs) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.json", '[\n  {"text": "a"}\n]'),
+        ("one.json", '{\n  "text": "a"\n}'),
+        ("after.jsonl", '\ufeff\n{"text": "a"}\n'),
+        ("long.jsonl", '{"text": "' + "a" * 2**21 + '"}'),
+        ("rows.csv", "text\na\n"),
+    ],
+)
+def test_data_is_taken_in_every_form_that_it_has_rows_in(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    written(tmp_path, text, name)
+    source = written(tmp_path, SFT.replace("owner/rows", name))
+    assert load_recipe(source).stage("sft").data == Data(str(tmp_path / name))
+
+
+def test_jinja_is_read_for_a_template_alone(tmp_path: Path) -> None:
+    check = (
+        "import sys; from launcher.recipe.load import load_recipe;"
+        " load_recipe(sys.argv[1]); sys.exit('jinja2' in sys.modules)"
+    )
+    plain = written(tmp_path, SFT)
+    given = written(tmp_path, SFT + "    chat_template: '{{ messages }}'\n", "given.yaml")
+    for source, loaded in ((plain, 0), (given, 1)):
+        assert subprocess.run([sys.executable, "-c", check, source]).returncode == loaded
