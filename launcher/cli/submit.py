@@ -61,6 +61,7 @@ def command(
     launcher submit --method dpo my_trl_config.yaml --accelerate zero3.yaml
     """
     from launcher.cli.prepare import prepare
+    from launcher.plan.runnable import check_runnable
 
     prepared = prepare(
         recipe,
@@ -72,6 +73,7 @@ def command(
         accelerate=accelerate,
         trust_remote_code=trust_remote_code,
     )
+    check_runnable(prepared.plan)
     if dry_run:
         plan_text.show(prepared.plan, runs, show_sbatch=show_sbatch, explain=False, as_json=as_json)
         return

@@ -13,6 +13,7 @@ from launcher.recipe.load import load_recipe
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Peft, Recipe
 from launcher.run import folder
+from tests.unit.command import launcher
 from tests.unit.planning import MIXED, plan
 
 TRAIN = {
@@ -56,6 +57,8 @@ def test_a_row_of_kto_never_comes_alone_unless_its_loss_compares_none(tmp_path: 
     alone = recipe(tmp_path, "kto", "    resources: {micro_batch: 1}")
     with pytest.raises(UsageError, match=r"stages\.align: KTO compares the rows of a micro-batch"):
         folder.create(tmp_path / "runs", plan(alone, MIXED), {}, new=False)
+    dry = launcher("submit", "r.yaml", "--dry-run", "--cluster", "mixed", folder=tmp_path, code=2)
+    assert "stages.align: KTO compares the rows of a micro-batch" in dry.err and not dry.out
     assert not (tmp_path / "runs").exists()
     apart = replace(alone.stages[0], train={"loss_type": "apo_zero_unpaired"})
     check_runnable(plan(replace(alone, stages=(apart,)), MIXED))
