@@ -41,6 +41,7 @@ def read_tokenizer(folder: Path, name: str) -> Tokenizer | None:
         bos=_token(special.get("bos_token")),
         vocabulary=vocabulary,
         rows=_rows(folder / "config.json"),
+        stops=_stops(folder),
         plain=config.get("tokenizer_class", _PLAIN[0]) in _PLAIN,
     )
 
@@ -78,6 +79,16 @@ def _rows(path: Path) -> int | None:
     inner = config.get("text_config")
     size = config.get("vocab_size", inner.get("vocab_size") if isinstance(inner, dict) else None)
     return size if isinstance(size, int) and size > 0 else None
+
+
+def _stops(folder: Path) -> frozenset[int]:
+    """As transformers has it: the model's config counts where there is no generation config."""
+    config = _object(folder / "generation_config.json")
+    if config is None:
+        config = _object(folder / "config.json") or {}
+    stated = config.get("eos_token_id")
+    numbers = stated if isinstance(stated, list) else [stated]
+    return frozenset(number for number in numbers if isinstance(number, int))
 
 
 def _object(path: Path) -> dict[str, Any] | None:

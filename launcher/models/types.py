@@ -161,5 +161,7 @@ class Tokenizer:
     """Token → its number, the added ones among them; None where its files do not tell."""
     rows: int | None = None
     """Rows of the embedding of the model beside it; None where there is none."""
+    stops: frozenset[int] = frozenset()
+    """The numbers of the tokens that end what that model generates, as it says itself."""
     plain: bool = True
     """Whether its files say all of its special tokens; else its class may have others."""

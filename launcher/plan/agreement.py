@@ -99,8 +99,12 @@ class _Known:
         found = own if stage.tokenizer else beside
         if found is None:
             return None
-        # The rows are the model's, whoever's tokens it is given.
-        found = replace(found, rows=beside.rows if beside is not None else None)
+        # Rows and stops are the model's, whoever's tokens it is given.
+        found = replace(
+            found,
+            rows=beside.rows if beside is not None else None,
+            stops=beside.stops if beside is not None else frozenset(),
+        )
         for key, name in (("eos_token", "eos"), ("pad_token", "pad")):
             if isinstance(stage.train.get(key), str):
                 found = replace(found, **{name: stage.train[key]})
@@ -132,7 +136,9 @@ def _of_stage(stage: Stage, known: _Known, row_of: RowOf) -> Iterator[Finding]:
     if tokenizer is not None:
         if chats and tokenizer.template is None:
             yield Finding(f"{at}.data", _no_template(tokenizer, stage))
-        yield from _special(stage, tokenizer, chats, at)
+        yield from _special(stage, tokenizer, at)
+        if chats and not _told_before(stage, known, row_of):
+            yield from _turns(stage, tokenizer, at)
         yield from _rows(stage, tokenizer, at)
         yield from _marks(stage, tokenizer, row, chats, at)
     for role in ("reference", "value_model"):
@@ -217,7 +223,7 @@ def _mended(stage: Stage, row: Mapping[str, Any]) -> bool:
     return beside_chats(row) and repeated(row)
 
 
-def _special(stage: Stage, tokenizer: Tokenizer, chats: bool | None, at: str) -> Iterator[Finding]:
+def _special(stage: Stage, tokenizer: Tokenizer, at: str) -> Iterator[Finding]:
     """The end and padding tokens."""
     vocabulary = tokenizer.vocabulary
     for key, token in (("eos_token", tokenizer.eos), ("pad_token", tokenizer.pad)):
@@ -241,21 +247,43 @@ def _special(stage: Stage, tokenizer: Tokenizer, chats: bool | None, at: str) ->
         text = f"the tokenizer {tokenizer.name} has no padding token apart from its end token, "
         text += "and none that could serve; save it with a pad_token of its own, and name that "
         yield Finding(f"{at}.tokenizer", text + "folder as `tokenizer`")
-    yield from _turns(stage, tokenizer, chats, at)
 
 
-def _turns(stage: Stage, tokenizer: Tokenizer, chats: bool | None, at: str) -> Iterator[Finding]:
-    """A template whose turns end otherwise than by the end token: what is trained never stops."""
+def _turns(stage: Stage, tokenizer: Tokenizer, at: str) -> Iterator[Finding]:
+    """A template whose turns end otherwise than by the end token: what is trained to write in turns
+    never stops, and what is sampled runs to its longest."""
     template, eos = tokenizer.template, tokenizer.eos
-    if stage.method != "sft" or not chats or template is None or eos is None:
+    if template is None or eos is None or eos in template or "eos_token" in template:
         return
-    if eos in template or "eos_token" in template:
+    end = next((token for token in _TURN_ENDS if token in template), None)
+    if end is None or (tokenizer.vocabulary or {}).get(end) in tokenizer.stops:
         return
-    ends = [token for token in _TURN_ENDS if token in template]
-    if ends:
-        text = f"turns of the chat template end with {ends[0]} and the end token is {eos}: the "
-        text += f"model would not stop by itself; set `train.eos_token: {ends[0]!r}`"
-        yield Finding(f"{at}.train.eos_token", text, fatal=False)
+    text = f"turns of the chat template end with {end} and the end token is {eos}: the model would "
+    text += "not stop by itself; "
+    if stage.method == "sft":
+        way = f"set `train.eos_token: {end!r}`"
+        yield Finding(f"{at}.train.eos_token", text + way, fatal=False)
+    elif METHODS[stage.method].online and stage.train.get("stop_token") != end:
+        way = "start from an SFT stage with that as its `train.eos_token`, or name a `tokenizer` "
+        way += "that ends with it"
+        if "stop_token" in _keys(stage):
+            way = f"set `train.stop_token: {end!r}`, or {way}"
+        main = METHODS[stage.method].main_role
+        yield Finding(f"{at}.{main}", text + way, fatal=False)
+
+
+def _told_before(stage: Stage, known: _Known, row_of: RowOf) -> bool:
+    """Whether the stage goes on from one that taught its model how turns end, and was told so."""
+    main = stage.models.get(METHODS[stage.method].main_role, "")
+    upstream = stage_of(main)
+    if upstream is None:
+        return False
+    before = known.stage(upstream)
+    if before.use is not None or before.method not in METHODS or before.command is not None:
+        return False
+    if before.method == "sft" and _chats(before, _row(before, row_of)):
+        return True
+    return _told_before(before, known, row_of)
 
 
 def _rows(stage: Stage, tokenizer: Tokenizer, at: str) -> Iterator[Finding]:

@@ -295,6 +295,28 @@ def test_a_template_whose_turns_end_otherwise_than_the_model_stops_is_told(
     assert not told({"sft": sft(base, chat, train={"eos_token": "<|im_end|>"})})
 
 
+@pytest.mark.parametrize("method", ["grpo", "rloo", "ppo", "online_dpo"])
+def test_a_policy_that_is_sampled_in_turns_stops_at_their_ends(
+    tmp_path: Path, prompts: str, chat: str, method: str
+) -> None:
+    base = model(tmp_path / "base", eos_token="<|endoftext|>")
+    judge = model(tmp_path / "judge", classifier=True)
+    stage: dict[str, Any] = {"method": method, "policy": base, "data": {"path": prompts},
+                             "reward_model": judge}  # fmt: skip
+    found = one({"it": dict(stage)})
+    assert not found.fatal and found.key == "stages.it.policy"
+    assert "end with <|im_end|> and the end token is <|endoftext|>" in found.text
+    assert ("`train.stop_token: '<|im_end|>'`" in found.text) == (method == "ppo")
+    assert not told({"it": {**stage, "tokenizer": model(tmp_path / "instruct")}})
+    if method == "ppo":
+        assert not told({"it": {**stage, "train": {"stop_token": "<|im_end|>"}}})
+    # Said once, where the turns are taught.
+    after = {"sft": sft(base, chat), "it": {**stage, "policy": "stage:sft"}}
+    assert one(after).key == "stages.sft.train.eos_token"
+    (Path(base) / "generation_config.json").write_text('{"eos_token_id": [2, 1]}')
+    assert not told(after) and not told({"it": dict(stage)})
+
+
 def test_tokens_past_the_embedding_are_told(tmp_path: Path, chat: str) -> None:
     found = one({"sft": sft(model(tmp_path / "a", rows=5), chat)})
     assert not found.fatal and "numbers its tokens up to 5, and the model's" in found.text
