@@ -2,11 +2,15 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from launcher.cli import agreement, installed, output, settings, trl_config
 from launcher.errors import UsageError
+
+if TYPE_CHECKING:
+    from launcher.recipe.folder import Report
 
 
 @click.command()
@@ -22,8 +26,8 @@ def command(
     accelerate: str | None,
     as_json: bool,
 ) -> None:
-    """Check RECIPE and print it whole, with what it extends and the overrides applied. Of a folder,
-    say what is made of each recipe and config of TRL in it.
+    """Check RECIPE and print it whole, with what it extends, the overrides, and the present names
+    of keys. Of a folder, say what is made of each recipe and config of TRL in it.
 
     \b
     launcher validate ppo_7b
@@ -34,14 +38,16 @@ def command(
         _folder(Path(recipe), overrides, method, accelerate, as_json)
         return
     from launcher.recipe.document import dump
+    from launcher.recipe.understood import understood
 
     loaded = trl_config.load(recipe, overrides, method, accelerate)
     agreement.check(loaded)
     installed.check(loaded, None, sure=False)
+    document = understood(loaded)
     if as_json:
-        output.data("recipe", {"name": loaded.name, "recipe": loaded.resolved})
+        output.data("recipe", {"name": loaded.name, "recipe": document})
     else:
-        output.text(dump(loaded.resolved).rstrip())
+        output.text(dump(document).rstrip())
 
 
 def _folder(
@@ -81,9 +87,15 @@ def _folder(
         ]
         output.text(output.table(("file", "taken as", "result", "said"), rows))
         counts = Counter(each.result for each in found)
-        output.note("\n" + ", ".join(f"{count} {result}" for result, count in counts.items()))
+        more = "; all that is said: --json" if any(map(_is_cut, found)) else ""
+        output.note("\n" + ", ".join(f"{n} {result}" for result, n in counts.items()) + more)
     if any(each.errors for each in found):
         raise click.exceptions.Exit(UsageError.exit_code)
+
+
+def _is_cut(report: Report) -> bool:
+    """Whether its line says less than there is to say."""
+    return len(report.errors) > 1 or len(report.warnings) > (0 if report.errors else 1)
 
 
 def _said(warnings: tuple[str, ...], errors: tuple[str, ...]) -> str:

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 
 from launcher.plan.document import plan_from_json
+from launcher.recipe.load import load_recipe
 from launcher.recipe.schema import json_schema
 from launcher.records import attempts, complete, files, journal
 from launcher.records.attempts import Attempt
@@ -108,6 +109,7 @@ def test_a_recipe_is_printed_whole_and_reads_back_as_itself(tmp_path: Path) -> N
     first = launcher("validate", "ppo_7b", "--json", folder=tmp_path).data("recipe")
     again = launcher("validate", "again.yaml", "--json", folder=tmp_path).data("recipe")
     assert again["recipe"]["stages"] == first["recipe"]["stages"]
+    assert load_recipe(str(tmp_path / "again.yaml")).stages == load_recipe("ppo_7b").stages
 
 
 def test_the_schema_is_a_schema(tmp_path: Path) -> None:

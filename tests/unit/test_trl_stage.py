@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from launcher.cli import installed
 from launcher.errors import UsageError
@@ -423,6 +424,24 @@ def test_validate_of_a_folder_ends_with_2_where_a_file_is_refused(tmp_path: Path
     assert {each["result"] for each in bad.data("configs")} == {"refused"}
     good = launcher("validate", CONFIGS.name + "/kto", folder=CONFIGS.parent)
     assert "plain.yaml" in good.out and "1 warnings" in good.err
+
+
+def test_validate_says_where_the_rest_of_what_is_said_of_a_folder_is(tmp_path: Path) -> None:
+    for text, hint in ((DPO, True), (DPO.replace("max_seq_length: 512\n", ""), False)):
+        (tmp_path / "dpo.yaml").write_text(text)
+        ended = launcher("validate", tmp_path, "--method", "dpo", folder=tmp_path)
+        assert ended.err.endswith("1 warnings; all that is said: --json\n") == hint
+
+
+@pytest.mark.parametrize("name", ["sft/old_names", "sft/handbook_mixture", "dpo/handbook_qlora"])
+def test_validate_prints_the_keys_that_a_config_was_taken_to_say(name: str, tmp_path: Path) -> None:
+    method, file = name.split("/")[0], CONFIGS / f"{name}.yaml"
+    ended = launcher("validate", "--method", method, file, folder=tmp_path)
+    recipe = load_recipe(str(file), method=method)
+    read = yaml.safe_load(ended.out)["stages"]
+    for stage in recipe.stages:
+        assert read[stage.name].get("train", {}) == dict(stage.train)
+    assert recipe_of(ended.out, "printed").stages == recipe.stages
 
 
 def test_submit_plans_a_config_with_the_words_of_what_was_made_of_it(
