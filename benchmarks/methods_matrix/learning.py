@@ -29,6 +29,8 @@ class Goal:
     """How far at least, trained whole."""
     lora: float
     train: dict[str, Any] = field(default_factory=dict)
+    lora_rate: float = 1
+    """By how much the learning rate of an adapter is above that of a whole model."""
     school: dict[str, float] = field(default_factory=lambda: SCHOOL)
     """How the policy was trained that it starts from."""
 
@@ -40,14 +42,16 @@ class Goal:
         return self.full if adapter == "full" else self.lora
 
 
+_SAMPLED: dict[str, Any] = {"max_steps": 120, "learning_rate": 2e-3}
 GOALS: dict[str, Goal] = {
     "sft": Goal("-loss", 2.0, 0.3, {"max_steps": 40, "learning_rate": 5e-3}),
     "reward": Goal("margin", 1.0, 0.5, {"max_steps": 40, "learning_rate": 2e-3}),
     "dpo": Goal("rewards/margins", 1.0, 0.5, {"max_steps": 24, "learning_rate": 2e-3}),
     "kto": Goal("rewards/margins", 1.0, 0.4, {"max_steps": 24, "learning_rate": 2e-3}),
-    "ppo": Goal("reward", 0.5, 0.3, {"max_steps": 160, "learning_rate": 1e-3}, HALF_WAY),
-    "grpo": Goal("reward", 0.2, 0.08, {"max_steps": 120, "learning_rate": 4e-3}),
-    "rloo": Goal("reward", 0.2, 0.08, {"max_steps": 160, "learning_rate": 4e-3}),
+    "ppo": Goal("reward", 0.5, 0.3, {"max_steps": 160, "learning_rate": 1e-3}, school=HALF_WAY),
+    "grpo": Goal("reward", 0.2, 0.08, _SAMPLED, lora_rate=2),
+    # TRL's penalty for leaving the reference holds a small adapter where it is.
+    "rloo": Goal("reward", 0.2, 0.08, {**_SAMPLED, "beta": 0.0}, lora_rate=2),
     "online_dpo": Goal("objective/scores", 0.1, 0.05, {"max_steps": 40, "learning_rate": 5e-3}),
 }
 
@@ -59,6 +63,7 @@ def recipe(cell: Cell, seed: int, policy: str, judge: str) -> dict[str, Any]:
     train = {**goal.train, "lr_scheduler_type": "constant", "save_steps": 100_000}
     stage: dict[str, Any] = {"train": train}
     if cell.adapter == "lora":
+        train["learning_rate"] *= goal.lora_rate
         stage["peft"] = {"r": 16, "alpha": 64}
     if cell.method != "sft":
         stage["model" if method.gives == "reward_model" else "policy"] = policy
