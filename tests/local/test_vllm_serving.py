@@ -100,7 +100,7 @@ class Serving:
 
     def failure(self) -> attempts.Failure:
         """Of the only rank that failed; the trainers are told the same."""
-        (failure,) = attempts.failures(self.run.stage("grpo").attempts, "41.0.0")
+        (failure,) = attempts.failures(self.run.stage("grpo").attempts, self.start.round_key)
         found = self.found()
         assert found is not None and (found.state, found.reason) == ("failed", failure.message)
         return failure
@@ -152,7 +152,7 @@ def test_a_server_that_starts_late_is_ready_late_and_ends_with_the_attempt(serve
     served.over()
     assert served.ended() == 0
     assert environment.processes(served.log) == []
-    assert attempts.failures(served.run.stage("grpo").attempts, "41.0.0") == ()
+    assert attempts.failures(served.run.stage("grpo").attempts, served.start.round_key) == ()
 
 
 def test_a_server_that_dies_before_it_answers_is_the_reason(served: Serving) -> None:
