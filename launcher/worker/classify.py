@@ -64,6 +64,12 @@ def kind_of(error: BaseException, *, on_cpu: bool) -> Kind:
     return "program"
 
 
+def of_the_machine(error: BaseException) -> bool:
+    """Whether an exception tells of memory, a disk, a network or a lost process, not of a mistake
+    in what was called."""
+    return any(_kind(each, on_cpu=False) is not None for each in _chain(error))
+
+
 def _kind(error: BaseException, on_cpu: bool) -> Kind | None:
     if ran_out(error):
         on_host = isinstance(error, MemoryError) or "alloc_cpu" in str(error)

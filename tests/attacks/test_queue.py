@@ -34,8 +34,7 @@ def slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, queue: str) -> Path:
     noted = folder / "noted"
     noted.touch()
     (tools / "squeue").write_text(
-        "#!/bin/bash\n"
-        f'[[ " $* " == *" --user={os.getuid()} "* ]] && printf "{queue}"\nexit 0\n'
+        f'#!/bin/bash\n[[ " $* " == *" --user={os.getuid()} "* ]] && printf "{queue}"\nexit 0\n'
     )
     for name in ("scancel", "scontrol", "sbatch"):
         (tools / name).write_text(f'#!/bin/bash\necho {name} "$@" >> {noted}\n')

@@ -139,7 +139,8 @@ def test_an_error_that_would_come_again_is_tried_once(shell: LocalShell) -> None
     run = shell.data("submit", str(recipe), *uses)["run"]
     shell.wait_for_state(run, "failed", PATIENCE_S)
     (failed,) = ended(shell, run, "eval")
-    assert failed == ("error", "program", "end")
+    assert failed == ("error", "user", "end")
+    assert f"{bad}:2 score: KeyError: 'chosen'" in shell.stage(run, "eval")["reason"]
 
 
 # In the trainer: from the start of the training on no memory more than there is.

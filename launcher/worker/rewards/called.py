@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from launcher.errors import UsageError
+from launcher.worker import classify
 
 
 class Called:
@@ -28,12 +29,15 @@ class Called:
         self._takes = {p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY}
 
     def __call__(self, keywords: Mapping[str, Any]) -> Any:
-        """What the function returns. Raises UsageError with the line at fault where it raises."""
+        """What the function returns. Raises UsageError with the line at fault where it raises; what
+        tells of the machine (memory, a disk, the network) goes on as it is."""
         known = {k: v for k, v in keywords.items() if self._all or k in self._takes}
         try:
             given = self._function(**known)
             return asyncio.run(given) if inspect.iscoroutine(given) else given
         except Exception as error:
+            if classify.of_the_machine(error):
+                raise
             raise self.blamed(error, f"it was called with {', '.join(sorted(known))}") from error
 
     def blamed(self, error: Exception, hint: str) -> UsageError:
@@ -43,6 +47,6 @@ class Called:
         if isinstance(error, SyntaxError) and error.filename == self.source:
             own.append(error.lineno)
         line = f":{own[-1]}" if own else ""
-        place, _, name = self.said.partition(" ")
+        place, _, name = self.said.rpartition(" ")
         last = traceback.format_exception_only(error)[-1].strip()
         return UsageError(f"{place}{line} {name}: {last}", hint=hint)
