@@ -74,7 +74,7 @@ class _Eye:
         state = act.look(self._run, self.plan)
         since = time.monotonic() - self._advanced
         # What Slurm holds after a failed start stays so until somebody releases it.
-        passing = any((s.state == "failed" and s.answer != "end") or s.held for s in state.stages)
+        passing = any(stage.passing or stage.held for stage in state.stages)
         if (passing and since >= self.pause) or since >= self._every:
             self._advanced = time.monotonic()
             try:

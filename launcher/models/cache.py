@@ -79,6 +79,15 @@ def snapshot(reference: str, cache: Path) -> Path | None:
     return None
 
 
+def folder_of(reference: str, cache: Path | None) -> Path | None:
+    """The folder of a model that is given by its folder, or by its name in a cache; None where it
+    is not here."""
+    folder = Path(reference)
+    if folder.is_absolute():
+        return folder
+    return snapshot(reference, cache) if cache is not None else None
+
+
 def holds(reference: str, cache: Path, *, weights: bool, code: bool = False) -> bool:
     """Whether the cache has what loads the model: with `weights` its config and every file of its
     weights in safetensors, else its tokenizer; with `code` the modules that these name, too."""

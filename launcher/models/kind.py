@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
 
-from launcher.models.cache import snapshot
-
-Kind = Literal["policy", "reward_model"]
+from launcher.models.cache import folder_of
+from launcher.models.types import Kind
 
 _ENDS: dict[str, Kind] = {
     "ForCausalLM": "policy",
@@ -20,12 +18,9 @@ _ENDS: dict[str, Kind] = {
 def kind_of(reference: str, cache: Path | None = None) -> Kind | None:
     """The kind of the model at a folder, or in the hub's cache on disk; None where its config.json
     is not here, or does not say plainly. Nothing is downloaded."""
-    folder = Path(reference)
-    if not folder.is_absolute():
-        found = snapshot(reference, cache) if cache is not None else None
-        if found is None:
-            return None
-        folder = found
+    folder = folder_of(reference, cache)
+    if folder is None:
+        return None
     try:
         named = json.loads((folder / "config.json").read_bytes())["architectures"]
         kinds = {kind for name in named for end, kind in _ENDS.items() if str(name).endswith(end)}

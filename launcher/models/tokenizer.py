@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.models.cache import snapshot
+from launcher.models.cache import folder_of
 from launcher.models.types import Tokenizer
 
 _PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
@@ -17,13 +17,8 @@ _PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
 def tokenizer_of(reference: str, cache: Path | None = None) -> Tokenizer | None:
     """The tokenizer at a folder, or of a model in the hub's cache on disk; None where there is none
     here, or its files cannot be read. Nothing is downloaded."""
-    folder = Path(reference)
-    if not folder.is_absolute():
-        found = snapshot(reference, cache) if cache is not None else None
-        if found is None:
-            return None
-        folder = found
-    return read_tokenizer(folder, reference)
+    folder = folder_of(reference, cache)
+    return read_tokenizer(folder, reference) if folder is not None else None
 
 
 def read_tokenizer(folder: Path, name: str) -> Tokenizer | None:

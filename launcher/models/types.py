@@ -10,6 +10,10 @@ from typing import Literal
 Source = Literal["config.json", "hub cache", "table", "recipe", "hub"]
 
 
+Kind = Literal["policy", "reward_model"]
+"""What a model does: it writes, or judges."""
+
+
 @dataclass(frozen=True)
 class ModelShape:
     """Sizes as `config.json` states them (counts, not bytes)."""

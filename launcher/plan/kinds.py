@@ -6,13 +6,12 @@ A policy would load as a reward model too, with a score of random weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
 
+from launcher.models.types import Kind
 from launcher.plan.agreement import Finding
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Recipe, Stage, stage_of
 
-Kind = Literal["policy", "reward_model"]
 KindOf = Callable[[str], Kind | None]
 """A folder or hub name → what its model is; None where that is not known."""
 

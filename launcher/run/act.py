@@ -191,7 +191,7 @@ def _unfinished(now: state.RunState, known: Mapping[str, journal.Submission]) ->
         stage.name
         for stage in now.stages
         if stage.queued
-        or (stage.state == "failed" and stage.answer != "end")
+        or stage.passing
         # One that was announced may be on its way into the queue.
         or (stage.state == "absent" and stage.name in known)
     }

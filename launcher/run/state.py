@@ -63,6 +63,11 @@ class StageState:
     rung: int = 0
     """Of the plan's ladder, that its next or present attempt is on."""
 
+    @property
+    def passing(self) -> bool:
+        """Whether it has failed, and the next command that acts tries it again."""
+        return self.state == "failed" and self.answer != "end"
+
 
 @dataclass(frozen=True)
 class RunState:
@@ -149,9 +154,7 @@ def fold(
         if view.chain_alive and (state.state == "absent" or left):
             # The chain without Slurm has gone on and comes to this stage yet.
             state = _with(state, "pending", "waits for the stage before it")
-        elif cancelled and (
-            state.state == "absent" or (state.state == "failed" and state.answer != "end")
-        ):
+        elif cancelled and (state.state == "absent" or state.passing):
             # Nothing is to come of it any more, unless somebody resumes the run.
             state = _with(state, "cancelled", state.reason if state.failed else "")
         elif state.state == "absent" and view.chain_alive is False and not state.reason:

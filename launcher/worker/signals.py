@@ -24,10 +24,11 @@ class Signals:
     """The same of TERM, soon after which is the end."""
 
     def install(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+        for number in numbers:
             signal.signal(number, self._note)
         # What came before there was a handler comes now.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
     def overdue(self, signal_lead_s: float) -> bool:
         """Whether a trainer that was told to stop has had its time."""

@@ -40,9 +40,7 @@ def _folders(run: RunPaths, plan: Plan, stage: str) -> Iterator[tuple[str, Path]
     for key, (kind, name) in sources(plan, stage).items():
         if kind == "stage":
             yield key, run.stage(name).model
-        elif kind == "model" and Path(name).is_absolute():
-            yield key, Path(name)
         elif kind == "model":
-            found = cache.snapshot(name, hub)
+            found = cache.folder_of(name, hub)
             if found is not None:
                 yield key, found

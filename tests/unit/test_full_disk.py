@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -177,6 +177,25 @@ def finish(run: RunPaths) -> Ran:
     return Ran(0)
 
 
+def trained_twice(
+    run: RunPaths, monkeypatch: pytest.MonkeyPatch, before: Callable[[], object]
+) -> None:
+    """Lead a job whose first trainer does `before` and fails, and whose second is done."""
+    first = True
+
+    def trainer(*_: Any) -> Ran:
+        nonlocal first
+        if not first:
+            return finish(run)
+        first = False
+        before()
+        return Ran(1)
+
+    monkeypatch.setattr(child, "run", trainer)
+    assert lead.lead(job(run), 0).exit_code == 0
+    assert outcomes(run) == [("error", "disk", "again"), ("complete", None, None)]
+
+
 def half_done(run: RunPaths) -> None:
     """What a trainer leaves that is killed when its checkpoint has filled the disk."""
     fill(checkpoints.path_of(commits.begin(run.stage("sft").checkpoints), 5).parent)
@@ -190,21 +209,12 @@ def outcomes(run: RunPaths) -> list[tuple[Any, ...]]:
 def test_a_trainer_that_cannot_say_why_it_failed_on_a_full_disk_is_tried_again(
     run: RunPaths, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainers = 0
-
-    def trainer(*_: Any) -> Ran:
-        nonlocal trainers
-        trainers += 1
-        if trainers == 2:
-            return finish(run)
+    def fill_for_a_while() -> None:
         ballast = fill(disk)
         # Another's file, which goes while the supervisor waits.
         threading.Timer(1, ballast.unlink).start()
-        return Ran(1)
 
-    monkeypatch.setattr(child, "run", trainer)
-    assert lead.lead(job(run), 0).exit_code == 0
-    assert outcomes(run) == [("error", "disk", "again"), ("complete", None, None)]
+    trained_twice(run, monkeypatch, fill_for_a_while)
     first, _ = attempts.read(run.stage("sft").attempts)
     assert first.failure and "could not say why" in first.failure.message
     assert "No space left" in first.failure.message
@@ -213,19 +223,7 @@ def test_a_trainer_that_cannot_say_why_it_failed_on_a_full_disk_is_tried_again(
 def test_a_checkpoint_that_was_left_half_done_makes_room_for_the_words_that_tell_of_it(
     run: RunPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainers = 0
-
-    def trainer(*_: Any) -> Ran:
-        nonlocal trainers
-        trainers += 1
-        if trainers == 2:
-            return finish(run)
-        half_done(run)
-        return Ran(1)
-
-    monkeypatch.setattr(child, "run", trainer)
-    assert lead.lead(job(run), 0).exit_code == 0
-    assert outcomes(run) == [("error", "disk", "again"), ("complete", None, None)]
+    trained_twice(run, monkeypatch, lambda: half_done(run))
 
 
 def test_a_start_finds_room_where_the_one_before_died_of_its_half_done_checkpoint(
