@@ -116,8 +116,9 @@ def work_of(stage: Stage, shapes: Mapping[str, ModelShape], global_batch: int) -
     """The work of `stage` with `global_batch` rows (completions) a step.
 
     Steps are counted as the trainers count them. transformers:
-    ⌈epochs × ⌈rows ÷ batch⌉⌉. Ours for PPO, a pass over N prompts:
-    ⌊N ÷ (batch × num_mini_batches)⌋ × num_mini_batches × num_ppo_epochs; GRPO and RLOO alike, with
+    ⌈epochs × ⌈rows ÷ batch⌉⌉, where a pair is two rows of KTO's. Ours for PPO, a pass over N
+    prompts: ⌊N ÷ (batch × num_mini_batches)⌋ × num_mini_batches × num_ppo_epochs; GRPO and RLOO
+    alike, with
     `num_generations` completions of each prompt and `num_iterations` passes. `max_steps` goes
     before.
     """
@@ -126,6 +127,8 @@ def work_of(stage: Stage, shapes: Mapping[str, ModelShape], global_batch: int) -
     length = lengths(stage, models[0].shape)
     train, data = stage.train, stage.data
     rows = data.rows if data is not None else None
+    if rows is not None and data is not None and data.pairs and method.unpairs:
+        rows *= 2
     mean: float | None = data.mean_tokens if data is not None else None
     packing = bool(train.get("packing"))
     if packing:

@@ -31,10 +31,12 @@ def data(reading: Reading, node: Node, at: str, method: Method) -> Data | None:
     held_out = reading.path(given.get("eval_path"), f"{at}.data.eval_path", paths.data)
     if path is None:
         return None
-    _check_columns(reading, given, f"{at}.data", path, columns, method)
+    there, stated = paths.columns(path), _stated(given)
+    _check_columns(reading, given, f"{at}.data", there, columns, method)
     _check_sense(reading, given, f"{at}.data", method)
-    read = {"path": path, "eval_path": held_out, "columns": columns}
-    return Data(**{**_stated(given), **read, "also": _also(reading, given, f"{at}.data")})
+    pairs = _are_pairs(there, stated.get("keep", ()), columns)
+    read = {"path": path, "eval_path": held_out, "columns": columns, "pairs": pairs}
+    return Data(**{**stated, **read, "also": _also(reading, given, f"{at}.data")})
 
 
 def judged_columns(data: Data | None, method: Method) -> tuple[str, ...] | None:
@@ -94,11 +96,10 @@ def _check_columns(
     reading: Reading,
     node: Node,
     at: str,
-    path: str,
+    there: tuple[str, ...] | None,
     columns: Mapping[str, str],
     method: Method,
 ) -> None:
-    there = paths.columns(path)
     if there is None:
         return
     for ours, theirs in columns.items():
@@ -112,6 +113,16 @@ def _check_columns(
         text = f"{method.name} needs the columns {_needed(method)}; the file has "
         text += ", ".join(show(column).strip("'") for column in there)
         reading.wrong(node.items["path"], f"{at}.path", f"{text}; map them with `columns`")
+
+
+def _are_pairs(
+    there: tuple[str, ...] | None, keep: tuple[str, ...], columns: Mapping[str, str]
+) -> bool:
+    """Whether the rows are pairs of answers, by the file's columns, or where nothing tells them by
+    those that the recipe names."""
+    read = keep if there is None else [c for c in there if not keep or c in keep]
+    ours = {theirs: ours for ours, theirs in columns.items()}
+    return {ours.get(theirs, theirs) for theirs in read} | set(columns) >= {"chosen", "rejected"}
 
 
 def _needed(method: Method) -> str:

@@ -28,6 +28,8 @@ class Method:
     """None: the stage says what it gives (`Command.gives`)."""
     sequences_per_row: int = 1
     """Sequences that one data row brings to the GPU (2: chosen and rejected)."""
+    unpairs: bool = False
+    """Whether a pair of its data becomes two rows before it trains."""
     online: bool = False
     """Whether training generates; `global_batch` then counts completions (with `sequences_per_row`
     2: prompts with two completions each)."""
@@ -118,6 +120,7 @@ METHODS: dict[str, Method] = {
             required_roles=("policy",),
             optional_roles=("reference",),
             columns=(("prompt", "completion", "label"), ("chosen", "rejected")),
+            unpairs=True,
             reference="not precomputed",
             balances_experts=True,
             gates=(*_MARGINS[1:], "kl"),

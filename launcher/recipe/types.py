@@ -47,6 +47,8 @@ class Data:
     columns: Mapping[str, str] = field(default_factory=dict)
     """TRL's column → the file's column."""
     rows: int | None = None
+    pairs: bool = False
+    """Whether each row is known to be a pair of answers (`chosen`, `rejected`)."""
     mean_tokens: int | None = None
     max_prompt_tokens: int | None = None
     """Longest prompt in tokens; enforced on the node (longer rows are dropped, and counted)."""

@@ -18,6 +18,7 @@ from transformers import (
 
 from launcher.errors import UsageError
 from launcher.records import pairs
+from launcher.run import folder
 from launcher.shipped import shipped
 from launcher.worker import export, models, quantize
 from launcher.worker.offline import order
@@ -262,6 +263,19 @@ def test_each_step_of_kto_sees_good_answers_and_bad_ones(
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     made = trained(tmp_path, "kto", f"data.path={tmp_path / 'rows.jsonl'}", *SHORT)
     assert all({"rewards/chosen", "rewards/rejected"} <= set(step) for step in made.metrics)
+
+
+@pytest.mark.parametrize("rows", [PAIRS, TALKS, JUDGED])
+def test_kto_takes_as_many_steps_as_are_planned(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    several = rows[:20]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in several))
+    data = (f"data.path={tmp_path / 'rows.jsonl'}", f"data.rows={len(several)}")
+    epochs = ("train.max_steps=null", "train.num_train_epochs=2", "data.eval_path=null")
+    made = trained(tmp_path, "kto", *data, *epochs)
+    planned = folder.load_plan(made.run).stage("kto")
+    assert planned.prediction is not None
+    # Batches of 16 of 20 answers, or of the 40 of 20 pairs.
+    assert len(made.metrics) == planned.prediction.steps == (4 if rows is JUDGED else 6)
 
 
 # Reward models

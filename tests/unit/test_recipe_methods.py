@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import pytest
 
 from launcher.errors import UsageError
 from launcher.plan.runnable import check_runnable
+from launcher.plan.work import work_of
 from launcher.recipe.load import load_recipe
 from launcher.recipe.methods import METHODS
-from launcher.recipe.types import Peft, Recipe
+from launcher.recipe.types import Data, Peft, Recipe
 from launcher.run import folder
 from tests.unit.command import launcher
-from tests.unit.planning import MIXED, plan
+from tests.unit.planning import MIXED, TINY, plan
 
 TRAIN = {
     "dpo": "{loss_type: [sigmoid], beta: 0.1, max_length: 2048}",
@@ -62,6 +64,54 @@ def test_a_row_of_kto_never_comes_alone_unless_its_loss_compares_none(tmp_path: 
     assert not (tmp_path / "runs").exists()
     apart = replace(alone.stages[0], train={"loss_type": "apo_zero_unpaired"})
     check_runnable(plan(replace(alone, stages=(apart,)), MIXED))
+
+
+@pytest.mark.parametrize(
+    ("columns", "more", "rows"),
+    [
+        (("prompt", "completion", "label"), "", 20_000),
+        (("chosen", "rejected"), "", 40_000),
+        (("good", "bad"), "columns: {chosen: good, rejected: bad}", 40_000),
+        # What is not read makes no pairs.
+        (
+            ("prompt", "completion", "label", "chosen", "rejected"),
+            "keep: [prompt, completion, label]",
+            20_000,
+        ),
+        # Rows that are not here are what the recipe says of their columns.
+        (None, "", 20_000),
+        (None, "columns: {chosen: good, rejected: bad}", 40_000),
+        (None, "keep: [chosen, rejected]", 40_000),
+    ],
+)
+def test_a_pair_is_two_rows_of_kto(
+    tmp_path: Path, columns: tuple[str, ...] | None, more: str, rows: int
+) -> None:
+    path = "owner/rows"
+    if columns is not None:
+        path = "./rows.jsonl"
+        (tmp_path / "rows.jsonl").write_text(json.dumps(dict.fromkeys(columns, "a")))
+    (tmp_path / "r.yaml").write_text(
+        f"""
+launcher: 1
+name: pairs
+model: tiny/none
+stages:
+  align:
+    method: kto
+    data: {{path: {path}, rows: 20000, {more}}}
+    global_batch: 64
+"""
+    )
+    stage = load_recipe(str(tmp_path / "r.yaml")).stage("align")
+    work = work_of(stage, {"policy": TINY}, 64)
+    assert (work.rows, work.steps) == (rows, 3 * -(-rows // 64))
+
+
+def test_a_pair_is_one_row_of_dpo(tmp_path: Path) -> None:
+    given = recipe(tmp_path, "dpo").stage("align")
+    pairs = replace(given, data=Data("/pairs", rows=20_000, pairs=True))
+    assert work_of(pairs, {"policy": TINY}, 64).steps == 3 * 313
 
 
 def test_an_adapter_on_a_quantized_base_is_planned_and_run(tmp_path: Path) -> None:
