@@ -13,6 +13,7 @@ from launcher.memory.lora import (
     parameter_rank,
     targets,
 )
+from launcher.memory.modules import HEAD, embeddings
 from launcher.memory.stack import Stack, width
 from launcher.memory.tape import Tape, Tensor, Weight, constant, per_token
 from launcher.models.types import ModelShape
@@ -36,6 +37,20 @@ class Kind:
     def full(self) -> bool:
         """Whether all weights train."""
         return self.trains and self.peft is None
+
+    @property
+    def head(self) -> bool:
+        """Whether the head's weight trains: with all, or whole beside an adapter."""
+        return self.full or self._copies((HEAD,))
+
+    @property
+    def embedding(self) -> bool:
+        """The same of the embedding of tokens."""
+        return self.full or self._copies(embeddings(self.shape)[:1])
+
+    def _copies(self, paths: tuple[str, ...]) -> bool:
+        saved = self.peft.modules_to_save if self.trains and self.peft is not None else ()
+        return bool(saved) and any(path.endswith(saved) for path in paths)
 
 
 class Block:
@@ -315,6 +330,11 @@ class Block:
         found = op.add(tape, first, third)
         del identity, whole, copy, first, third, high
         return found
+
+    def head(self) -> Weight:
+        """The LM head's."""
+        shape = self.kind.shape
+        return Weight(self.tape, shape.vocab, shape.hidden, self.width, self.kind.head)
 
     def weight(self, rows: int, columns: int, count: int = 1) -> Weight:
         return Weight(self.tape, rows, columns, self.width, self.kind.full, count)

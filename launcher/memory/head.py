@@ -48,9 +48,9 @@ def _head(
     if output == "score":
         root = op.linear(tape, hidden, Weight(tape, 1, shape.hidden, hidden.width, kind.trains))
     elif kind.stack.loss == "sliced":
-        root = _sliced(tape, hidden, block.weight(shape.vocab, shape.hidden), share)
+        root = _sliced(tape, hidden, block.head(), share)
     else:
-        weight = block.weight(shape.vocab, shape.hidden)
+        weight = block.head()
         chosen = _window(tape, hidden, share)
         if kind.stack.loss in ("fused head", "tiled"):
             root = _fused(tape, chosen, weight, tile, triton=kind.stack.loss == "fused head")

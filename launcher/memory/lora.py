@@ -62,9 +62,15 @@ def targets(peft: Peft, shape: ModelShape) -> frozenset[str]:
 
 def sizes(shape: ModelShape) -> dict[str, tuple[int, int]]:
     """Linear layer of a block → (inputs, outputs)."""
-    hidden, inner = shape.hidden, shape.shared_intermediate or shape.intermediate
+    every = widths(shape, shape.shared_intermediate or shape.intermediate)
+    return {name: every[name] for name in linear_layers(shape)}
+
+
+def widths(shape: ModelShape, inner: int) -> dict[str, tuple[int, int]]:
+    """Linear layer that a block may have → (inputs, outputs), with an MLP `inner` wide."""
+    hidden = shape.hidden
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    every = {
+    return {
         "q_proj": (hidden, q),
         "k_proj": (hidden, kv),
         "v_proj": (hidden, kv),
@@ -76,7 +82,6 @@ def sizes(shape: ModelShape) -> dict[str, tuple[int, int]]:
         "gate_up_proj": (hidden, 2 * inner),
         "shared_expert_gate": (hidden, 1),
     }
-    return {name: every[name] for name in linear_layers(shape)}
 
 
 def adapter_parameters(peft: Peft, shape: ModelShape) -> int:
@@ -86,10 +91,15 @@ def adapter_parameters(peft: Peft, shape: ModelShape) -> int:
     each = sum(
         _on_parameter(name, peft, shape)
         if name not in layers
-        else peft.r * sum(layers[name]) + (layers[name][1] if peft.dora else 0)
+        else layer_adapter(layers[name], peft)
         for name in targets(peft, shape)
     )
     return shape.layers * each
+
+
+def layer_adapter(width: tuple[int, int], peft: Peft) -> int:
+    """Parameters of the adapter on a layer of (inputs, outputs)."""
+    return peft.r * sum(width) + (width[1] if peft.dora else 0)
 
 
 def parameter_rank(name: str, peft: Peft) -> int:
@@ -102,9 +112,3 @@ def _on_parameter(name: str, peft: Peft, shape: ModelShape) -> int:
     if name == ROUTER:
         return rank * (hidden + shape.experts)
     return rank * shape.experts * (hidden + (2 * inner if name == EXPERTS_UP else inner))
-
-
-def whole_parameters(peft: Peft, shape: ModelShape) -> int:
-    """Of the modules that train whole beside the adapters: copies of embedding and head."""
-    names = [name for name in peft.modules_to_save if name in ("embed_tokens", "lm_head")]
-    return len(names) * shape.embedding_parameters

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from launcher.memory.lora import adapter_parameters, sizes, whole_parameters
+from launcher.memory.lora import adapter_parameters, sizes
+from launcher.memory.whole import spared_parameters, whole_parameters
 from launcher.models.types import ModelShape
 from launcher.recipe.methods import METHODS
 from launcher.recipe.types import Stage
@@ -30,8 +31,8 @@ class Resident:
     adapters: bool = False
     """Whether what trains are adapters on a frozen base."""
     whole: int = 0
-    """Of the trained ones, those of modules that train whole beside adapters: they keep the base's
-    precision."""
+    """Of the trained ones, those of modules that train whole beside adapters: they keep the
+    precision of a dense base."""
 
     @property
     def parameters(self) -> int:
@@ -88,8 +89,9 @@ def _trained(stage: Stage, role: str, shape: ModelShape) -> Resident:
     head = shape.hidden if judges or stage.method == "ppo" else 0
     if stage.peft is None:
         return Resident(role, shape, 0, base + head)
-    whole = whole_parameters(stage.peft, shape)
-    trained = adapter_parameters(stage.peft, shape) + whole + head
+    whole = whole_parameters(stage.peft, shape, head=not judges)
+    adapters = adapter_parameters(stage.peft, shape) - spared_parameters(stage.peft, shape)
+    trained = adapters + whole + head
     return Resident(role, shape, base, trained, adapters=True, whole=whole)
 
 

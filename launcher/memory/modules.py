@@ -15,6 +15,8 @@ HEAD, SCORE = "lm_head", "score"
 
 _ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 _GATED = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+DENSE = _GATED
+"""The layers of a dense MLP in a mixture's first blocks."""
 _SHARED = tuple(path.replace("mlp.", "mlp.shared_expert.") for path in _GATED)
 _NORMS = ("input_layernorm", "post_attention_layernorm")
 _FEEDFORWARD_NORMS = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
@@ -136,6 +138,17 @@ def others(shape: ModelShape) -> tuple[str, ...]:
     """The paths of its other modules that have parameters."""
     of = _of(shape)
     return (*_each(shape, of.others), of.last_norm)
+
+
+def embeddings(shape: ModelShape) -> tuple[str, ...]:
+    """The paths of its embeddings, that of the tokens first."""
+    return _of(shape).embeddings
+
+
+def block_of(path: str, shape: ModelShape) -> int | None:
+    """The number of the block that the module at `path` lies in; None: in none."""
+    before, blocks, within = path.partition(f"{_of(shape).blocks}.")
+    return int(within.partition(".")[0]) if blocks and not before else None
 
 
 def named(path: str, name: str) -> bool:

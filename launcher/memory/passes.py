@@ -49,7 +49,7 @@ def training(
     options = {"checkpointing": checkpointing, "keeps_gradients": keeps_gradients}
     block = profile(kind, **options)
     # Where gradients flow on to the embedding the lowest block is like the others.
-    alike = kind.full or checkpointing
+    alike = kind.embedding or checkpointing
     first = block if alike else profile(kind, **options, first=True)
     scored = batch.sequences * batch.scored
     end = head(kind, output, scored, tokens, keeps_gradients=keeps_gradients)
@@ -175,11 +175,11 @@ def _embedding(kind: Kind, tokens: int, keeps_gradients: bool) -> Items:
     CUDA sums it in float32 for ten tokens at a time and then for each word (Embedding.cu), unless
     there are few tokens.
     """
-    if not kind.full:
+    if not kind.embedding:
         return {}
     shape, size = kind.shape, width(kind.stack.weights)
     dense = float(shape.embedding_parameters * size)
-    kept = keeps_gradients and not shape.tied_embeddings
+    kept = keeps_gradients and not (kind.full and shape.tied_embeddings)
     work = float(tokens * shape.hidden * kind.stack.stream)
     if tokens > SMALL_EMBEDDING:
         work += 4 * shape.hidden * (tokens // 10 + min(tokens, shape.vocab))
@@ -211,7 +211,7 @@ def _flat(kind: Kind, output: Output) -> Items:
 
 def _embedding_mask(kind: Kind, tokens: int, checkpointing: bool) -> float:
     """Of the embedding's dropout, where its gradient is wanted."""
-    wanted = kind.full or checkpointing
+    wanted = kind.embedding or checkpointing
     return float(tokens * kind.shape.hidden) if kind.shape.embedding_dropout and wanted else 0.0
 
 

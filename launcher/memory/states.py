@@ -86,7 +86,9 @@ def _trained_bytes(model: Resident, stack: Stack) -> int:
     if not model.adapters:
         return width(stack.weights) * model.trained
     own = width(stack.adapters) * (model.trained - model.whole)
-    return own + width(stack.weights) * model.whole
+    # Beside a quantized base all that trains is given the precision of adapters.
+    copies = stack.weights if stack.base == "dense" else stack.adapters
+    return own + width(copies) * model.whole
 
 
 def _fsdp_gradients(model: Resident, stack: Stack, settings: Settings) -> int:
@@ -139,7 +141,8 @@ def _largest(model: Resident) -> int:
     """Elements of the largest parameter that trains."""
     shape = model.shape
     if model.adapters:
-        return model.trained // max(1, shape.layers)
+        adapter = (model.trained - model.whole) // max(1, shape.layers)
+        return max(adapter, min(model.whole, shape.embedding_parameters))
     return max(shape.embedding_parameters, shape.hidden * shape.intermediate)
 
 

@@ -6,17 +6,25 @@ from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from launcher.memory import modules
 from launcher.memory.lora import targets
+from launcher.memory.models import residents
+from launcher.memory.stack import stack_of
+from launcher.memory.states import states
+from launcher.memory.types import Settings
+from launcher.memory.whole import parameters
 from launcher.models.config import config_of
 from launcher.models.families import FAMILIES
 from launcher.models.read import read_shape
 from launcher.models.table import rows, table
 from launcher.models.types import ModelShape
 from launcher.recipe.types import Peft
+from launcher.worker.models import lora_config
+from tests.unit.planning import stage
 
 SMALL: dict[str, Any] = {
     "hidden_size": 64,
@@ -169,3 +177,56 @@ def test_layers_that_a_family_calls_by_another_name_are_counted(
     sizes = GPT2 if described.learned_positions else SMALL
     shape = read_shape({"model_type": family, **sizes, **experts})
     assert targets(Peft(targets=names), shape) == known
+
+
+COPIED = [
+    ("llama", ("embed_tokens",), "all-linear"),
+    ("llama", ("embed_tokens", "lm_head"), ("q_proj",)),
+    # Every module whose name ends so: the norms of each block, too.
+    ("llama", ("norm",), "all-linear"),
+    # What is copied has no adapter within.
+    ("llama", ("mlp",), "all-linear"),
+    ("llama", ("layers.0.self_attn", "lm_head"), "all-linear"),
+    ("llama", ("gate_proj",), ("up_proj", "gate_proj", "v_proj")),
+    ("gpt2", ("wte", "lm_head"), "all-linear"),
+    ("gpt2", ("wpe", "ln_f", "attn.c_proj"), ("c_attn",)),
+    ("gpt_neox", ("embed_in", "dense"), ("query_key_value",)),
+    ("phi", ("lm_head", "fc1"), ("q_proj",)),
+    ("qwen3", ("q_norm",), "all-linear"),
+    ("mixtral", ("gate", "lm_head"), ("q_proj",)),
+    ("qwen3_moe", ("experts",), ("q_proj",)),
+]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(("family", "names", "adapted"), COPIED)
+def test_what_trains_beside_frozen_modules_is_what_peft_makes_of_them(
+    family: str, names: tuple[str, ...], adapted: str | tuple[str, ...], tied: bool
+) -> None:
+    described = FAMILIES[family]
+    experts = EXPERTS if described.expert_width else {}
+    sizes = GPT2 if described.learned_positions else SMALL
+    config = {"model_type": family, **sizes, **experts, "tie_word_embeddings": tied}
+    peft = Peft(r=4, targets=adapted, modules_to_save=names)
+    given = stage(global_batch=1, peft=peft)
+    (own,) = residents(given, {"model": read_shape(config)})
+    made = get_peft_model(built(config).to(torch.bfloat16), lora_config(peft, "CAUSAL_LM"))
+    trained = {name: each for name, each in made.named_parameters() if each.requires_grad}
+    copies = [each for name, each in trained.items() if ".modules_to_save." in name]
+    assert own.whole == sum(each.numel() for each in copies)
+    assert own.trained == sum(each.numel() for each in trained.values())
+    assert own.parameters == count(made)
+    # A copy has the precision of what it is of, an adapter has float32.
+    stack = stack_of(given, Settings())
+    found = states(own, stack, Settings())
+    assert found.weights == sum(each.nbytes for each in made.parameters())
+    assert found.gradients == sum(each.nbytes for each in trained.values())
+    assert found.optimizer == 2 * found.gradients
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_module_that_may_train_whole_is_counted(config: dict[str, Any]) -> None:
+    shape, model = read_shape(config), built(config)
+    every = dict(model.named_modules())
+    for path in {*modules.layers(shape), *modules.others(shape)} & every.keys():
+        assert parameters(path, shape) == count(every[path]), path

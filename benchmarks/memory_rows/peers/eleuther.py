@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from benchmarks.memory_rows.case import Case
 from launcher.memory.lengths import lengths
-from launcher.memory.lora import adapter_parameters, whole_parameters
+from launcher.memory.lora import adapter_parameters
 from launcher.memory.states import BASE_BYTES
+from launcher.memory.whole import whole_parameters
 
 
 def estimate(case: Case) -> float:

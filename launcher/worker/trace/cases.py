@@ -145,6 +145,9 @@ QV = {"r": 16, "alpha": 32, "targets": ["q_proj", "v_proj"]}
 DORA = {**LORA, "dora": True}
 ADAPTERS: dict[str, Mapping[str, Any] | None] = {
     "full": None, "lora": LORA, "lora64": {**LORA, "r": 64}, "qv": QV, "dora": DORA,
+    "lora-head": {**LORA, "modules_to_save": ["lm_head"]},
+    "lora-vocabulary": {**LORA, "modules_to_save": ["embed_tokens", "lm_head"]},
+    "lora-mlp": {**LORA, "modules_to_save": ["mlp"]},
 }  # fmt: skip
 _BF16 = {"weights": "bfloat16", "autocast": False}
 STACKS: dict[str, Mapping[str, Any] | None] = {
@@ -231,6 +234,7 @@ def cases() -> tuple[Case, ...]:
         *_online(),
         *_mixtures(),
         *_families(),
+        *_copies(),
     )
 
 
@@ -340,3 +344,12 @@ def _families() -> Iterator[Case]:
         yield case(model, 2)
         yield case(model, 2, adapters="lora")
         yield case(model, 2, adapters="lora", checkpointing=True, batch=4)
+
+
+def _copies() -> Iterator[Case]:
+    """Modules that train whole beside an adapter."""
+    for adapters in ("lora-head", "lora-vocabulary", "lora-mlp"):
+        yield case("qwen2-0.5b", 3, adapters=adapters)
+        yield case("llama-1b", 2, adapters=adapters, checkpointing=True, batch=4, length=512)
+    yield case("llama-1b", 2, "dpo", adapters="lora-head", length=512)
+    yield case("qwen2-0.5b", 3, "sft", adapters="lora-vocabulary", accumulation=2)
