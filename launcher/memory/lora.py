@@ -30,6 +30,14 @@ _FUSED_RANK = 2
 """Ranks of an adapter on gate and up together: one for each of them (PEFT's `rank_pattern`)."""
 
 
+def fused(shape: ModelShape) -> tuple[str, ...]:
+    """The layers of an expert whose matrices are one parameter, by the names that PEFT takes for
+    them: it adapts all of them or none."""
+    return tuple(
+        name for name, held in _PARAMETERS.get(shape.family, {}).items() if held == EXPERTS_UP
+    )
+
+
 def joint(shape: ModelShape) -> bool:
     """Whether a block has `qkv_proj` (and `gate_up_proj`) in place of several layers."""
     return shape.family in _JOINT

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from launcher.errors import UsageError
-from launcher.memory import modules
+from launcher.memory import lora, modules
 from launcher.models.types import ModelShape
 from launcher.recipe.problems import show, suggest
 from launcher.recipe.types import Peft, Stage
@@ -32,6 +32,8 @@ def check_adapter(stage: Stage, shape: ModelShape) -> None:
         if isinstance(peft.targets, str)
         else _named(peft.targets, layers, shape, f"{place}.targets")
     )
+    if not isinstance(peft.targets, str):
+        _check_fused(peft.targets, shape, f"{place}.targets")
     _check_whole(peft, (*layers, *modules.others(shape)), shape, f"{place}.modules_to_save")
     head = modules.HEAD
     if head in adapted and head not in peft.modules_to_save and stage.method in _READS_HEAD:
@@ -82,6 +84,19 @@ def _named(
             )
         found |= meant
     return frozenset(found)
+
+
+def _check_fused(names: Sequence[str], shape: ModelShape, place: str) -> None:
+    """Layers of experts that are one matrix, of which some are named."""
+    layers = lora.fused(shape)
+    meant = {layer for layer in layers for name in names if modules.named(name, layer)}
+    missing = [layer for layer in layers if layer not in meant]
+    if meant and missing:
+        raise UsageError(
+            f"{place}: the experts of {shape.name} hold {' and '.join(layers)} as one matrix, and"
+            f" {' and '.join(missing)} is not among the targets",
+            hint=f"name {' and '.join(layers)}, or none of them",
+        )
 
 
 def _check_whole(peft: Peft, paths: Sequence[str], shape: ModelShape, place: str) -> None:

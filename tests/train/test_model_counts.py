@@ -10,6 +10,7 @@ from peft import get_peft_model
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from launcher.errors import UsageError
 from launcher.memory import modules
 from launcher.memory.lora import targets
 from launcher.memory.models import residents
@@ -22,6 +23,7 @@ from launcher.models.families import FAMILIES
 from launcher.models.read import read_shape
 from launcher.models.table import rows, table
 from launcher.models.types import ModelShape
+from launcher.plan.adapters import check_adapter
 from launcher.recipe.types import Peft
 from launcher.worker.models import lora_config
 from tests.unit.planning import stage
@@ -222,6 +224,22 @@ def test_what_trains_beside_frozen_modules_is_what_peft_makes_of_them(
     assert found.weights == sum(each.nbytes for each in made.parameters())
     assert found.gradients == sum(each.nbytes for each in trained.values())
     assert found.optimizer == 2 * found.gradients
+
+
+@pytest.mark.parametrize("names", [("w1",), ("w3", "w2"), ("gate_proj",), ("up_proj", "down_proj")])
+@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "qwen3_moe"])
+def test_what_peft_refuses_of_experts_is_refused_before(
+    family: str, names: tuple[str, ...]
+) -> None:
+    config = {"model_type": family, **SMALL, **EXPERTS}
+    adapter = lora_config(Peft(targets=names), "CAUSAL_LM")
+    try:
+        get_peft_model(built(config), adapter)
+    except ValueError:
+        with pytest.raises(UsageError):
+            check_adapter(stage(peft=Peft(targets=names)), read_shape(config))
+    else:
+        check_adapter(stage(peft=Peft(targets=names)), read_shape(config))
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from launcher.errors import DoesNotFit, UsageError
+from launcher.plan.adapters import check_adapter
 from launcher.recipe.types import Peft
 from tests.unit.planning import (
     EIGHTY,
@@ -19,6 +20,7 @@ from tests.unit.planning import (
     plan,
     plan_one,
     recipe,
+    shapes,
     stage,
 )
 
@@ -197,6 +199,31 @@ def test_a_module_that_the_model_has_not_is_refused(peft: Peft, said: str) -> No
 )
 def test_modules_are_named_as_peft_takes_them(peft: Peft) -> None:
     assert plan_one(stage(peft=peft)).stage.peft == peft
+
+
+@pytest.mark.parametrize(
+    ("model", "targets", "said"),
+    [
+        ("mistralai/Mixtral-8x7B-v0.1", ("w1",), "w1 and w3 as one matrix, and w3 is not"),
+        ("mistralai/Mixtral-8x7B-v0.1", ("q_proj", "experts.w3"), "and w1 is not among"),
+        ("Qwen/Qwen3-30B-A3B", ("up_proj", "down_proj"), "and gate_proj is not among"),
+        ("mistralai/Mixtral-8x7B-v0.1", ("w1", "w2", "w3"), None),
+        ("mistralai/Mixtral-8x7B-v0.1", ("w2",), None),
+        ("Qwen/Qwen3-30B-A3B", ("gate_proj", "up_proj"), None),
+        # Here they are layers of the shared expert.
+        ("Qwen/Qwen1.5-MoE-A2.7B", ("gate_proj",), None),
+    ],
+)
+def test_matrices_of_experts_that_are_one_are_adapted_together(
+    model: str, targets: tuple[str, ...], said: str | None
+) -> None:
+    given = stage(peft=Peft(targets=targets))
+    if said is None:
+        check_adapter(given, shapes(model))
+        return
+    with pytest.raises(UsageError, match=said) as caught:
+        check_adapter(given, shapes(model))
+    assert caught.value.message.startswith("stages.sft.peft.targets: the experts of")
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "lm_head"), r".*q_proj|lm_head"])
