@@ -79,7 +79,7 @@ class _Search:
         if follow and adapter.is_file():
             base = _base(_load(adapter))
             if base is not None:
-                return replace(self.shape(base, follow=False), name=reference)
+                return replace(self.shape(base, follow=False), name=reference, adapter=True)
         raise UsageError(
             f"model folder `{reference}` has no config.json",
             hint="give a folder that `save_pretrained` wrote, or a hub name",
@@ -99,7 +99,7 @@ class _Search:
         base = _base(adapter) if follow and adapter is not None else None
         if base is None:
             raise _unknown(reference, f"; on {hub.endpoint} it has no config.json")
-        return replace(self.shape(base, follow=False), name=reference)
+        return replace(self.shape(base, follow=False), name=reference, adapter=True)
 
 
 def _unknown(reference: str, asked: str, hint: str | None = None) -> UsageError:

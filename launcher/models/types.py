@@ -72,6 +72,8 @@ class ModelShape:
     """Tokens that attention looks back, where every block has the same window."""
     source: Source = "table"
     """Where it was read."""
+    adapter: bool = False
+    """Whether its files are an adapter alone, on a base of this shape."""
 
     @property
     def embedding_parameters(self) -> int:

@@ -1,4 +1,4 @@
-"""Whether the modules that a stage's adapter names are in its model. Pure.
+"""Whether a stage trains a whole model, and the modules that its adapter names are in it. Pure.
 
 PEFT passes over a name that it does not find beside others that it does, and a worker learns of
 the rest only with the model loaded. Of a model whose modules are not known nothing is said.
@@ -11,13 +11,27 @@ from collections.abc import Sequence
 
 from launcher.errors import UsageError
 from launcher.memory import lora, modules
+from launcher.memory.models import Resident
 from launcher.models.types import ModelShape
+from launcher.recipe.adapters import merge
 from launcher.recipe.problems import show, suggest
 from launcher.recipe.types import Peft, Stage
 
 ALL_LINEAR = "all-linear"
 _READS_HEAD = ("sft", "dpo", "kto", "ppo", "grpo", "rloo")
 """Methods whose trainer multiplies by the head's weight itself, past an adapter on it."""
+
+
+def check_whole_models(stage: Stage, models: Sequence[Resident]) -> None:
+    """Raises UsageError, with the key, where what the stage trains is an adapter alone, whose
+    weights no trainer would find. `models` are those of the stage."""
+    for model in models:
+        if model.trained and model.shape.adapter:
+            name = model.shape.name.partition("@")[0]
+            raise UsageError(
+                f"stages.{stage.name}.{model.role}: {model.shape.name} is an adapter, and no whole"
+                f" model; name the folder that this makes of it and its base: {merge(name, name)}"
+            )
 
 
 def check_adapter(stage: Stage, shape: ModelShape) -> None:

@@ -12,7 +12,7 @@ from launcher.memory.lengths import whole
 from launcher.memory.models import residents
 from launcher.memory.types import MemoryEstimate, Phase
 from launcher.plan import allocations, limits, vllm
-from launcher.plan.adapters import check_adapter
+from launcher.plan.adapters import check_adapter, check_whole_models
 from launcher.plan.advice import advice
 from launcher.plan.candidates import global_batch
 from launcher.plan.choices import Choice, Misfit
@@ -104,7 +104,9 @@ def _notes(
 def _plan_stage(search: Search) -> StagePlan:
     stage = search.stage
     _check_pins(stage)
-    check_adapter(stage, residents(stage, search.shapes)[0].shape)
+    models = residents(stage, search.shapes)
+    check_whole_models(stage, models)
+    check_adapter(stage, models[0].shape)
     _check_lengths(search)
     every = vllm.with_server(stage, search.shapes, search.cluster, layouts(search.cluster, stage))
     allowed, refusals = _allowed(search, every)

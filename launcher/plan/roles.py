@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from launcher.errors import UsageError
 from launcher.memory.models import REWARDS
@@ -72,7 +73,7 @@ def caching(shapes: Shapes) -> Callable[[str], ModelShape]:
 def _shape(
     recipe: Recipe, reference: str, look_up: Callable[[str], ModelShape], place: str
 ) -> ModelShape:
-    name = stage_of(reference)
+    name, made = stage_of(reference), False
     while name is not None:
         try:
             upstream = recipe.stage(name)
@@ -84,12 +85,15 @@ def _shape(
         method = METHODS[upstream.method]
         if method.result == "report":
             raise UsageError(f"{place}: stage `{name}` ({upstream.method}) makes no model")
+        # Whatever a stage starts from, it leaves a whole model.
+        made = upstream.use is None
         reference = upstream.use or _root(upstream, method, place)
         name = stage_of(reference)
     try:
-        return look_up(reference)
+        found = look_up(reference)
     except UsageError as error:
         raise UsageError(f"{place}: {error.message}", hint=error.hint) from error
+    return replace(found, adapter=False) if made else found
 
 
 def _root(stage: Stage, method: Method, place: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from posixpath import normpath
 from typing import Any
 
+from launcher.recipe import adapters
 from launcher.recipe.document import Node
 from launcher.recipe.functions import BadSource, names
 from launcher.recipe.jinja import syntax_error
@@ -67,7 +68,7 @@ def model(node: Node) -> str:
         raise BadPath(f"there is no folder {show(str(folder))}")
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
-            raise BadPath(_adapter(folder))
+            raise BadPath(adapters.in_folder(folder))
         raise BadPath(f"{show(str(folder))} holds no model: config.json is missing")
     found = pickled_weights(folder)
     if found is not None:
@@ -103,17 +104,6 @@ def pickled_weights(folder: Path) -> str | None:
     kinds = ("pytorch_model*.bin", "adapter_model*.bin", "model*.bin", "*.pt", "*.pth", "*.ckpt")
     found = (path.name for kind in kinds for path in sorted(folder.glob(kind)))
     return next(found, None)
-
-
-def _adapter(folder: Path) -> str:
-    """What to do with a folder that holds an adapter alone."""
-    try:
-        base = json.loads((folder / "adapter_config.json").read_bytes())["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
-        base = None
-    of = f" of {show(base)}" if isinstance(base, str) else ""
-    text = f"{show(str(folder))} holds an adapter{of}, and no whole model: merge it once (peft's "
-    return text + "`merge_and_unload`, then `save_pretrained` with the tokenizer), and name that"
 
 
 def tokenizer(node: Node) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -17,6 +20,8 @@ from transformers import (
 )
 
 from launcher.errors import UsageError
+from launcher.recipe import adapters
+from launcher.recipe.types import Peft
 from launcher.records import pairs
 from launcher.run import folder
 from launcher.shipped import shipped
@@ -276,6 +281,26 @@ def test_kto_takes_as_many_steps_as_are_planned(tmp_path: Path, rows: list[dict[
     assert planned.prediction is not None
     # Batches of 16 of 20 answers, or of the 40 of 20 pairs.
     assert len(made.metrics) == planned.prediction.steps == (4 if rows is JUDGED else 6)
+
+
+# An adapter of another program
+
+
+def test_what_is_said_of_an_adapter_alone_makes_a_model_to_start_from(tmp_path: Path) -> None:
+    for base, adapter in (
+        (AutoModelForCausalLM, models.lora_config(Peft(r=2), "CAUSAL_LM")),
+        (AutoModelForSequenceClassification, models.lora_config(Peft(r=2), "SEQ_CLS")),
+    ):
+        folder = tmp_path / base.__name__
+        given = base.from_pretrained(BASE, **({"num_labels": 1} if "Seq" in base.__name__ else {}))
+        get_peft_model(given, adapter).save_pretrained(folder)
+        said = adapters.in_folder(folder)
+        command = said.partition("this makes of the two: ")[2].replace("python", sys.executable, 1)
+        subprocess.run(command, shell=True, cwd=folder, check=True, timeout=300)
+        assert adapters.in_folder(folder) == said
+        for reader in (base, AutoTokenizer):
+            assert reader.from_pretrained(folder / "merged")
+        assert not (folder / "merged" / "adapter_config.json").exists()
 
 
 # Reward models

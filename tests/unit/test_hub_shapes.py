@@ -93,7 +93,9 @@ def test_a_model_of_the_table_is_not_asked_for(server: ThreadingHTTPServer) -> N
 
 
 def test_an_adapter_on_the_hub_has_the_shape_of_its_base(server: ThreadingHTTPServer) -> None:
-    assert shape_of("me/adapter", hub(server)).layers == 3
+    found = shape_of("me/adapter", hub(server))
+    assert (found.layers, found.adapter) == (3, True)
+    assert not shape_of("me/small", hub(server)).adapter
 
 
 def test_a_token_goes_to_the_hub_and_to_no_server_that_it_sends_on_to(

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from launcher.errors import DoesNotFit, UsageError
+from launcher.models.types import ModelShape
 from launcher.plan.adapters import check_adapter
-from launcher.recipe.types import Peft
+from launcher.plan.make import make_plan
+from launcher.plan.types import Plan
+from launcher.recipe.types import Peft, Stage
 from tests.unit.planning import (
     EIGHTY,
     FORTY,
@@ -239,3 +242,20 @@ def test_an_adapter_on_a_head_that_trl_reads_past_is_refused(
 
 def test_nothing_is_said_of_modules_where_the_family_is_not_known() -> None:
     assert plan_one(stage(model="tiny", peft=Peft(targets=("own_proj",))))
+
+
+def test_an_adapter_on_the_hub_is_no_model_to_train() -> None:
+    def look_up(reference: str) -> ModelShape:
+        adapter = reference == "me/adapter"
+        return replace(shapes("Qwen/Qwen2.5-7B"), name=reference, adapter=adapter)
+
+    def made(*stages: Stage) -> Plan:
+        return make_plan(recipe(*stages), MIXED, look_up, trl_version="1.16.0")
+
+    with pytest.raises(UsageError, match=r"stages\.sft\.model: me/adapter is an adapter, and no"):
+        made(stage(model="me/adapter"))
+    after = replace(stage("reward"), models={"model": "stage:sft"}, needs=("sft",))
+    with pytest.raises(UsageError, match=r"stages\.reward\.model: me/adapter is an adapter"):
+        made(replace(stage(), use="me/adapter"), after)
+    # What only reads may be one: transformers loads it on its base.
+    assert made(replace(stage("evaluate"), candidates={"one": "me/adapter"}))

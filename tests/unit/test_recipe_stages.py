@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -277,7 +278,21 @@ def test_a_file_of_functions_is_read_and_never_run(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_folder_of_an_adapter_alone_is_told_with_its_base(tmp_path: Path) -> None:
+def test_a_folder_of_an_adapter_alone_is_told_with_its_base_and_the_way_to_merge_them(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/base"}')
-    with pytest.raises(LauncherError, match="holds an adapter of 'owner/base', and no whole model"):
+    with pytest.raises(LauncherError) as caught:
         recipe_of(tmp_path, f"  dpo: {{method: dpo, policy: {tmp_path}, {DATA}}}\n")
+    said = caught.value.message
+    assert "holds an adapter of 'owner/base', and no whole model; name the folder that" in said
+    assert said.endswith(f'.save_pretrained(to)" {tmp_path} owner/base ./merged')
+
+
+def test_the_adapter_that_a_stage_left_is_told_with_the_model_beside_it(tmp_path: Path) -> None:
+    for folder, file in (("adapter", "adapter_config.json"), ("model", "config.json")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_text("{}")
+    said = f"name {tmp_path}/model, where its stage left the two merged"
+    with pytest.raises(LauncherError, match=re.escape(said)):
+        recipe_of(tmp_path, f"  dpo: {{method: dpo, policy: {tmp_path}/adapter, {DATA}}}\n")
