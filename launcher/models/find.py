@@ -36,8 +36,9 @@ def shape_of(reference: str, places: Places | None = None) -> ModelShape:
     """The shape of the model at an existing folder, or of the hub model called `reference`.
 
     Looked for in the hub's cache, in the shipped table (whose rows are the published files), in
-    what the recipe states, and only then on the hub. A folder that holds only an adapter has the
-    shape of its base model.
+    what the recipe states, and only then on the hub. A revision that neither cache nor recipe knows
+    has the table's shape of `main`, since models seldom change their sizes. A folder that holds
+    only an adapter has the shape of its base model.
 
     Raises UsageError where the shape is in none of the places: it is never guessed from the name.
     """
@@ -61,6 +62,9 @@ class _Search:
         stated = self.places.stated.get(reference)
         if stated is not None:
             return read_shape(stated, reference, "recipe")
+        main = known(split(reference)[0])
+        if main is not None:
+            return replace(main, name=reference, of_main=True)
         if not _HUB_NAME.fullmatch(split(reference)[0]):
             raise _unknown(reference, "")
         return self.on_hub(reference, follow)
@@ -106,8 +110,6 @@ def _unknown(reference: str, asked: str, hint: str | None = None) -> UsageError:
     listed = {name.lower(): name for name in names()}
     name, revision = split(reference)
     close = difflib.get_close_matches(name.lower(), listed, n=1, cutoff=0.7)
-    # Of a name that is right, the table does not have that revision.
-    close = [] if close == [name.lower()] else close
     meant = f"did you mean {listed[close[0]]}? Else " if close else ""
     way = "give its folder, or state its sizes under the recipe's `shapes:`"
     at = "" if revision == MAIN else f" --revision {revision}"

@@ -74,6 +74,8 @@ class ModelShape:
     """Where it was read."""
     adapter: bool = False
     """Whether its files are an adapter alone, on a base of this shape."""
+    of_main: bool = False
+    """Whether another revision was asked for than the table's, which is `main`."""
 
     @property
     def embedding_parameters(self) -> int:

@@ -55,7 +55,7 @@ def make_plan(
     look_up = caching(shapes)
     configs = bases if bases is not None else shipped_bases()
     past = evidence if evidence is not None else Evidence()
-    stages = []
+    stages, guessed = [], set[str]()
     for stage in recipe.stages:
         if stage.method not in METHODS:
             close = difflib.get_close_matches(stage.method, METHODS, n=1)
@@ -70,6 +70,7 @@ def make_plan(
             stages.append(plan_command(stage, cluster))
             continue
         own_shapes = role_shapes(recipe, stage, look_up)
+        guessed |= {shape.name for shape in own_shapes.values() if shape.of_main}
         search = Search(
             stage, own_shapes, cluster, configs, past, trl_version, objective, availability
         )
@@ -84,7 +85,15 @@ def make_plan(
         stages=tuple(stages),
         evidence=past.digest,
         objective=objective,
-        notes=_notes(recipe, objective, availability),
+        notes=(*_of_main(guessed), *_notes(recipe, objective, availability)),
+    )
+
+
+def _of_main(names: set[str]) -> tuple[str, ...]:
+    """A note for each model whose own revision is not known here."""
+    return tuple(
+        f"{name}: the sizes are those of {name.partition('@')[0]}'s main revision."
+        for name in sorted(names)
     )
 
 

@@ -152,7 +152,7 @@ def test_the_hub_cache_is_read_at_the_revision_of_main(tmp_path: Path) -> None:
     assert (shape.layers, shape.source) == (3, "hub cache")
 
 
-def test_a_model_at_a_revision_is_that_of_the_cache_and_no_other(tmp_path: Path) -> None:
+def test_a_model_at_a_revision_is_that_of_the_cache_or_else_the_tables_main(tmp_path: Path) -> None:
     repository, commit = tmp_path / "models--Qwen--Qwen2.5-7B", "c" * 40
     for folder, layers in ((commit, 1), ("bbb", 3)):
         snapshot = repository / "snapshots" / folder
@@ -164,15 +164,22 @@ def test_a_model_at_a_revision_is_that_of_the_cache_and_no_other(tmp_path: Path)
     for revision in ("v1.0", "pr/1", commit):
         shape = shape_of(f"Qwen/Qwen2.5-7B@{revision}", Places(tmp_path))
         assert (shape.layers, shape.source) == (1, "hub cache")
-    # Neither that of `main`, nor that of the table.
+        assert not shape.of_main
+    # The cache's `main` is of no other revision; the table's has its word on it.
     for revision in ("v2.0", "d" * 40):
-        with pytest.raises(UsageError) as caught:
-            shape_of(f"Qwen/Qwen2.5-7B@{revision}", Places(tmp_path))
-        assert caught.value.hint is not None
-        assert f"`hf download Qwen/Qwen2.5-7B config.json --revision {revision}`" in (
-            caught.value.hint
-        )
-        assert "did you mean" not in caught.value.hint
+        name = f"Qwen/Qwen2.5-7B@{revision}"
+        shape = shape_of(name, Places(tmp_path))
+        assert (shape.name, shape.layers, shape.source) == (name, 28, "table")
+        assert shape.of_main
+        stated = shape_of(name, Places(tmp_path, {name: QWEN}))
+        assert (stated.layers, stated.source, stated.of_main) == (24, "recipe", False)
+
+
+def test_a_revision_of_a_model_that_nothing_knows_is_refused_with_the_way_out() -> None:
+    with pytest.raises(UsageError) as caught:
+        shape_of("somebody/secret-7b@v2.0")
+    assert caught.value.hint is not None
+    assert "`hf download somebody/secret-7b config.json --revision v2.0`" in caught.value.hint
 
 
 def test_without_the_model_in_the_cache_the_table_is_asked(tmp_path: Path) -> None:

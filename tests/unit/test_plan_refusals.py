@@ -259,3 +259,11 @@ def test_an_adapter_on_the_hub_is_no_model_to_train() -> None:
         made(replace(stage(), use="me/adapter"), after)
     # What only reads may be one: transformers loads it on its base.
     assert made(replace(stage("evaluate"), candidates={"one": "me/adapter"}))
+
+
+def test_a_plan_says_whose_sizes_a_models_revision_is_given() -> None:
+    both = replace(stage(model="Qwen/Qwen2.5-0.5B@v1"), name="two")
+    made = plan(recipe(stage(model="Qwen/Qwen2.5-0.5B@v1"), both))
+    said = "Qwen/Qwen2.5-0.5B@v1: the sizes are those of Qwen/Qwen2.5-0.5B's main revision."
+    assert made.notes == (said,)
+    assert plan(recipe(stage())).notes == ()
