@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from launcher.recipe import paths
+from launcher.recipe import nearby, paths
 from launcher.recipe.document import Node, merge
 from launcher.recipe.problems import Problem
 
@@ -57,6 +57,9 @@ class Reading:
             self.wrong(node, key, str(error))
             return None
         self.paths[where(node)] = found
+        meant = nearby.meant(node)
+        if meant is not None:
+            self.warnings.append(f"{node.place} {key}: {meant}")
         return found
 
 

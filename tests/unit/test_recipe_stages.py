@@ -296,3 +296,30 @@ def test_the_adapter_that_a_stage_left_is_told_with_the_model_beside_it(tmp_path
     said = f"name {tmp_path}/model, where its stage left the two merged"
     with pytest.raises(LauncherError, match=re.escape(said)):
         recipe_of(tmp_path, f"  dpo: {{method: dpo, policy: {tmp_path}/adapter, {DATA}}}\n")
+
+
+def test_a_hub_name_that_looks_like_a_path_here_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, current = tmp_path / "recipes", tmp_path / "work"
+    for folder in (beside / "models" / "mine", current / "data" / "rows_one"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(current)
+
+    def said(model: str, path: str) -> tuple[str, ...]:
+        data = f"data: {{path: {path}}}, global_batch: 8"
+        return recipe_of(beside, f"  a: {{method: sft, model: {model}, {data}}}\n").warnings
+
+    (mine,) = said("models/mine", "owner/rows")
+    assert mine.endswith(
+        "r.yaml:5:27 stages.a.model: 'models/mine' is taken for a hub name; for what lies here"
+        " write ./models/mine"
+    )
+    (rows,) = said("owner/model", "data/rows_won")
+    assert rows.endswith(
+        "stages.a.data.path: 'data/rows_won' is taken for a hub name (a path starts with / or ./),"
+        f" and {current}/data has no 'rows_won'; did you mean 'rows_one'?"
+    )
+    (other,) = said("owner/model", "data/nope")
+    assert other.endswith(f"and {current}/data has no 'nope'")
+    assert said("owner/model", "owner/rows") == said("model", "rows") == ()
