@@ -22,6 +22,7 @@ _FILES = (
     ".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".pkl", ".pt", ".npy",
 )  # fmt: skip
 """What names of files end in, and hardly any name on the hub."""
+_TEMPLATES = (".jinja", ".j2")
 _PEEK = 2**20
 
 
@@ -120,11 +121,28 @@ def tokenizer(node: Node) -> str:
 def template(node: Node) -> str:
     """The chat template's text, read where `node` names a .jinja file. Raises BadPath."""
     text = str(node.value)
-    if "{" in text or not text.endswith((".jinja", ".j2")):
+    if "{" in text or not text.endswith(_TEMPLATES):
         if "{" not in text:
             raise BadPath(f"got {show(text)}, expected a template (Jinja) or a .jinja file")
         return _jinja(text, "the template")
-    path = absolute(node)
+    return _template_in(absolute(node))
+
+
+def template_path(node: Node) -> str:
+    """The absolute path of a .jinja file, or the tokenizer whose template is taken over, as TRL's
+    `chat_template_path` names either. Raises BadPath."""
+    text = str(node.value)
+    if text.endswith(_TEMPLATES):
+        path = absolute(node)
+        _template_in(path)
+        return str(path)
+    found = tokenizer(node)
+    if "@" in found and not _local(text):
+        raise BadPath(f"{show(text)}: TRL takes no revision here; name a folder or a .jinja file")
+    return found
+
+
+def _template_in(path: Path) -> str:
     try:
         return _jinja(path.read_text(encoding="utf-8"), show(str(path)))
     except OSError as error:

@@ -18,6 +18,7 @@ from launcher.recipe.rewards import rewards, scores
 from launcher.recipe.settings import env, peft, resources, shared, value
 from launcher.recipe.types import Data, Stage
 
+_TEMPLATE = "chat_template_path"
 ONLY_EVALUATE = ("candidates", "baseline", "scores")
 
 
@@ -45,7 +46,7 @@ def stage(reading: Reading, name: str) -> Stage | None:
     use = reading.path(node.get("use"), f"{at}.use", paths.model)
     pins = resources(reading, node, at)
     adapter = peft(reading, node, at, method)
-    block = train.read(reading, node, at, method.name)
+    block = _with_template(reading, node, at, train.read(reading, node, at, method.name))
     _check_evaluation(reading, node, at, block, data)
     batch = _global_batch(reading, node, at, method, block, pins.gpus or 1)
     _check_groups(reading, node, at, method, block, batch)
@@ -78,6 +79,14 @@ def stage(reading: Reading, name: str) -> Stage | None:
         use=use,
     )
     return replace(found, gate=gate(reading, node, at, found))
+
+
+def _with_template(reading: Reading, node: Node, at: str, block: train.Train) -> train.Train:
+    """`block` with the absolute path of a chat template that TRL is to read."""
+    inner = node.get("train")
+    given = inner.get(_TEMPLATE) if inner is not None and block.values.get(_TEMPLATE) else None
+    found = reading.path(given, f"{at}.train.{_TEMPLATE}", paths.template_path)
+    return block if found is None else replace(block, values={**block.values, _TEMPLATE: found})
 
 
 def _global_batch(

@@ -323,3 +323,18 @@ def test_a_hub_name_that_looks_like_a_path_here_is_told(
     (other,) = said("owner/model", "data/nope")
     assert other.endswith(f"and {current}/data has no 'nope'")
     assert said("owner/model", "owner/rows") == said("model", "rows") == ()
+
+
+def test_a_chat_template_that_trl_reads_is_found_from_the_file_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.jinja").write_text("{{ messages[0]['content'] }}")
+    stage = f"  a: {{method: sft, train: {{chat_template_path: %s}}, {DATA}}}\n"
+    monkeypatch.chdir("/")
+    for written in ("own.jinja", "./own.jinja"):
+        found = recipe_of(tmp_path, stage % written)
+        assert found.stage("a").train["chat_template_path"] == str(tmp_path / "own.jinja")
+        assert found.resolved["stages"]["a"]["train"] == found.stage("a").train
+    other = recipe_of(tmp_path, stage % "owner/instruct").stage("a")
+    assert other.train["chat_template_path"] == "owner/instruct"
+    assert recipe_of(tmp_path, stage % "null").stage("a").train == {"chat_template_path": None}

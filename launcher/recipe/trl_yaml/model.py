@@ -27,6 +27,10 @@ def take(flat: Flat) -> None:
         elif path is not None:
             text = f"{flat.method.name} takes no other model's template; give its .jinja file"
             flat.wrong(path, "chat_template_path", text)
+    else:
+        path = flat.take("chat_template_path")
+        if path is not None:
+            flat.give("train.chat_template_path", flat.local(path))
     attention, flash = flat.take("attn_implementation"), flat.left.get("use_flash_attention_2")
     if flat.flag("use_flash_attention_2") and flash is not None and attention is None:
         attention = replace(flash, value="flash_attention_2")
