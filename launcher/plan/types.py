@@ -195,6 +195,12 @@ class StagePlan:
             deepspeed=found.deepspeed,
         )
 
+    def begins_anew(self, before: int, rung: int) -> int | None:
+        """The first rung above `before`, up to `rung`, that cannot go on from checkpoints of the
+        one below it, so that they are set aside; None: all can."""
+        above = range(before + 1, rung + 1)
+        return next((n for n in above if not self.ladder[n - 1].keeps_checkpoints), None)
+
     @property
     def name(self) -> str:
         return self.stage.name

@@ -111,7 +111,15 @@ def without_progress(attempts: Sequence[Attempt], failure: FailureClass) -> int:
 def first_rung(attempts: Sequence[Attempt]) -> int:
     """The rung that the next attempt begins on, whoever starts it and in whichever job: memory that
     did not do once will not do later."""
-    for attempt in reversed(attempts):
-        if attempt.outcome != "superseded":
-            return attempt.rung + (attempt.answer == "rung")
-    return 0
+    last = _last(attempts)
+    return last.rung + (last.answer == "rung") if last is not None else 0
+
+
+def last_rung(attempts: Sequence[Attempt]) -> int:
+    """The rung that the last attempt was on, whose checkpoints are there; 0: there was none."""
+    last = _last(attempts)
+    return last.rung if last is not None else 0
+
+
+def _last(attempts: Sequence[Attempt]) -> Attempt | None:
+    return next((each for each in reversed(attempts) if each.outcome != "superseded"), None)

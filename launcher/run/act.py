@@ -14,7 +14,7 @@ from launcher.errors import LauncherError, SchedulerUnavailable, UsageError
 from launcher.plan.types import Plan
 from launcher.records import journal
 from launcher.records.paths import RunPaths
-from launcher.run import again, inputs, local_chain, state
+from launcher.run import again, checkpoints, inputs, local_chain, state
 from launcher.run.chain import Done, Wish, bring
 from launcher.run.lock import only_one
 from launcher.run.look import engine, look, view
@@ -57,8 +57,9 @@ def submit(run: RunPaths, plan: Plan) -> list[Done]:
 
     A stage that is queued already is left there, one whose submission was interrupted is adopted,
     one that failed is submitted again and the jobs that waited for it wait for the new one.
-    Raises UsageError for a cancelled run; SchedulerUnavailable where Slurm is silent, before
-    anything is submitted or between two stages: the same command goes on.
+    Raises UsageError for a cancelled run, and where a stage cannot go on from its checkpoints;
+    SchedulerUnavailable where Slurm is silent, before anything is submitted or between two stages:
+    the same command goes on.
     """
     with only_one(run):
         return _bring(run, plan, Wish())
@@ -91,7 +92,8 @@ def advance(
     What failed for a reason that may pass is submitted again, within its bounds; what a killed
     command left out of the queue is put there; what waits for a stage that ended for good is taken
     out, with the reason. `ended`: the id of the job that asks at its end, which `restarts` tells
-    from later starts of the same job. Raises SchedulerUnavailable.
+    from later starts of the same job. Raises SchedulerUnavailable, and UsageError where a stage
+    cannot go on from its checkpoints.
     """
     with only_one(run):
         return _bring(run, plan, Wish(person=False, ended=ended, restarts=restarts))
@@ -124,6 +126,7 @@ def _start(run: RunPaths, plan: Plan, wish: Wish) -> list[Done]:
     if starts:
         if wish.person:
             inputs.refuse_changes(run, plan)
+        checkpoints.refuse_unfit(run, plan, {stage.name: stage.rung for stage in waiting})
         _start_chain(run, asked=wish.person)
     return [_said(stage, running=running, started=starts) for stage in now.stages]
 

@@ -21,7 +21,7 @@ from launcher.errors import LauncherError, SchedulerUnavailable, UsageError
 from launcher.plan.types import Plan
 from launcher.records import files, journal
 from launcher.records.paths import RunPaths
-from launcher.run import again, inputs, state
+from launcher.run import again, checkpoints, inputs, state
 from launcher.run.moves import Move, moves
 from launcher.run.request import job_request
 from launcher.scheduler.jobs import Engine, QueuedJob, tag
@@ -71,9 +71,10 @@ class _Overtaken(Exception):
 def bring(run: RunPaths, plan: Plan, scheduler: Engine, wish: Wish) -> list[Done]:
     """Act until every stage is where `wish` wants it. Returns what was done with each.
 
-    Raises UsageError for a cancelled run that a person does not resume; SchedulerUnavailable where
-    Slurm is silent, and LauncherError where it refuses a job, each between two stages at most: the
-    same command goes on from there.
+    Raises UsageError for a cancelled run that a person does not resume, and, before anything is
+    sent, for a stage that cannot go on from its checkpoints; SchedulerUnavailable where Slurm is
+    silent, and LauncherError where it refuses a job, each between two stages at most: the same
+    command goes on from there.
     """
     done: dict[str, Done] = {}
     deadline = time.monotonic() + BUSY_S
@@ -125,8 +126,10 @@ class _Pass:
         self._take_out_strays()
         stages = {stage.name: stage for stage in self._now.stages}
         todo = moves(self._now, self._plan, self._known, asked=asked)
-        if self._wish.person and any(move.kind == "send" for move in todo):
+        rungs = {move.stage: move.rung for move in todo if move.kind == "send"}
+        if self._wish.person and rungs:
             inputs.refuse_changes(self._run, self._plan)
+        checkpoints.refuse_unfit(self._run, self._plan, rungs)
         jobs = {s.name: s.job_id for s in self._now.stages if s.queued and s.job_id is not None}
         for move in todo:
             needs = self._plan.stage(move.stage).stage.needs

@@ -149,7 +149,8 @@ def fold(
             known = replace(known, complete=None)
         state = _stage(run_id, planned, submission, known, view)
         if planned.name in rerun and not state.queued and state.state not in ("given", "complete"):
-            state = _with(state, "absent", "is to be run again")
+            # Its receipts go aside, and with them what they say of memory.
+            state = replace(_with(state, "absent", "is to be run again"), rung=0)
         left = state.state in ("failed", "cancelled") and planned.name not in submitted_since
         if view.chain_alive and (state.state == "absent" or left):
             # The chain without Slurm has gone on and comes to this stage yet.

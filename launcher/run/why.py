@@ -11,7 +11,7 @@ from launcher.records import attempts, complete, journal
 from launcher.records.attempts import Attempt
 from launcher.records.failures import Answer, FailureClass
 from launcher.records.paths import RunPaths
-from launcher.run import inputs
+from launcher.run import checkpoints, inputs
 from launcher.run.moves import RELEASES
 from launcher.run.state import RunState, StageState
 
@@ -59,7 +59,7 @@ def reasons(run: RunPaths, plan: Plan, now: RunState) -> tuple[Reason, ...]:
     for stage in now.stages:
         receipts = attempts.read(run.stage(stage.name).attempts)
         failure = receipts[-1].failure if receipts and stage.state == "failed" else None
-        moves = inputs.stale(run, plan, stage.name) if stage.state != "given" else ()
+        moves = _moved(run, plan, stage) if stage.state != "given" else ()
         why = _why(run, plan, stage, now, events)
         words, command = _next(now.run, stage, known.get(stage.name))
         found.append(
@@ -74,6 +74,14 @@ def reasons(run: RunPaths, plan: Plan, now: RunState) -> tuple[Reason, ...]:
             )
         )
     return tuple(found)
+
+
+def _moved(run: RunPaths, plan: Plan, stage: StageState) -> tuple[str, ...]:
+    """What keeps the stage from going on, or counting as done, as it is."""
+    moves = inputs.stale(run, plan, stage.name)
+    over = stage.state in ("failed", "cancelled", "blocked") and not stage.queued
+    unfit = checkpoints.unfit(run, plan, stage.name, stage.rung) if over else None
+    return moves if unfit is None else (*moves, unfit)
 
 
 def _why(

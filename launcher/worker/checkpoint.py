@@ -170,8 +170,8 @@ def _refuse_unfit(context: Context, found: Checkpoint) -> None:
     if why is not None:
         raise LauncherError(
             why,
-            hint=f"plan the stage as it was, or move {found.path.parent} away to train it from its"
-            " start",
+            hint=f"plan the stage as it was, or train it from its start: launcher resume"
+            f" {context.run.root.name} --from {plan.name}",
         )
 
 

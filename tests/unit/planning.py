@@ -45,6 +45,11 @@ LAPTOP = cluster(
     device="cpu",
     interconnect="none",
 )
+POOR = cluster(
+    Partition("poor", (NodeGroup(4, 64, 120.0, gpu="h100", gpus=8),), max_time_minutes=1440),
+    gpus=GPUS,
+)
+"""Nodes with little host memory: a ladder there has rungs with more GPUs."""
 STAND_INS = cluster(FORTY, EIGHTY, device="cpu")
 
 

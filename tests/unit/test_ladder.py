@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from launcher.cli.plan_text import climb
-from launcher.cluster.types import Cluster, NodeGroup, Partition
+from launcher.cluster.types import Cluster
 from launcher.memory.types import GIB
 from launcher.plan.document import plan_from_json, plan_to_json
 from launcher.plan.evidence import Evidence
@@ -24,9 +24,9 @@ from launcher.records.attempts import Attempt
 from launcher.records.measurement import Measurement, PhaseMeasurement
 from tests.unit.planning import (
     FORTY,
-    GPUS,
     LAPTOP,
     MIXED,
+    POOR,
     STAND_INS,
     chain,
     cluster,
@@ -39,11 +39,6 @@ from tests.unit.planning import (
 )
 
 SEVEN = "Qwen/Qwen2.5-7B"
-POOR = cluster(
-    Partition("poor", (NodeGroup(4, 64, 120.0, gpu="h100", gpus=8),), max_time_minutes=1440),
-    gpus=GPUS,
-)
-"""Nodes with little host memory."""
 
 
 def rungs(planned: StagePlan) -> list[StagePlan]:

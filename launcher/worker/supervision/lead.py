@@ -99,13 +99,11 @@ def _given_up(job: Job) -> bool:
 
 def _make_way(job: Job, rung: int) -> None:
     """Set checkpoints aside that this rung cannot go on from."""
-    written = [r for r in attempts.read(job.stage.attempts) if r.outcome != "superseded"]
-    before = written[-1].rung if written else 0
-    for number in range(before + 1, rung + 1):
-        if not job.planned.ladder[number - 1].keeps_checkpoints:
-            why = f"rung {number} of the ladder ({job.planned.ladder[number - 1].what})"
-            checkpoints.set_all_aside(job.stage.checkpoints, f"{why} cannot load them")
-            return
+    before = failures.last_rung(attempts.read(job.stage.attempts))
+    number = job.planned.begins_anew(before, rung)
+    if number is not None:
+        why = f"rung {number} of the ladder ({job.planned.ladder[number - 1].what})"
+        checkpoints.set_all_aside(job.stage.checkpoints, f"{why} cannot load them")
 
 
 def _judge(

@@ -97,21 +97,24 @@ def recipe(case: Case) -> None:
 
 @fault("the plan is for another number of GPUs", SFT, end="stays stopped")
 def gpus(case: Case) -> None:
-    """Refused before anything is queued, or on the node before a step; never trained on."""
+    """Refused before anything is queued."""
     case.submit()
     step = _stop(case)
+    case.committed()
+    other = case.folder / "other.json"
+    planned = case.site.call("plan", case.folder / "recipe.yaml", "resources.gpus=2", "-o", other)
+    if planned.code != 0:
+        raise Lost(f"plan exited {planned.code}: {planned.err.strip()[-300:]}")
     plan = json.loads(case.root.plan.read_text())
-    stage = plan["stages"][0]
-    stage["allocation"]["gpus_per_node"] = 2
-    stage["micro_batch"] = 2
+    plan["stages"] = json.loads(other.read_text())["stages"]
     case.root.plan.write_text(json.dumps(plan))
-    reached = case.step()
+    jobs = case.jobs()
     said = case.site.call("resume", case.root.root.name)
-    if said.code == 0:
-        case.until_failed(".")
-    if case.step() > reached:
-        raise Lost(f"it went on to step {case.step()}")
-    case.hit(f"two processes after step {step} of one: exit {said.code}, {case.told()[:100]}")
+    if said.code != 2 or "was written by 1 process, the plan has 2" not in said.err:
+        raise Lost(f"resume exited {said.code}: {said.err.strip()[-300:]}")
+    if case.jobs() != jobs or case.queued():
+        raise Lost("a job was queued")
+    case.hit(f"two processes after step {step} of one: {said.err.strip()[-300:]}")
 
 
 @fault("the finished stage before it is damaged", SHORT, end="stays stopped")
