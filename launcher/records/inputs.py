@@ -161,12 +161,19 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
     """(name below `path`, file) of every regular file; links of a hub's cache lead to its blobs."""
     if path.is_file():
         yield "", path
-    for folder, inside, names in os.walk(path):
+    for folder, inside, names in os.walk(path, onerror=_unread):
         inside[:] = [name for name in inside if name != _LEFT_OUT]
         for name in names:
             file = Path(folder) / name
             if file.is_file():
                 yield str(file.relative_to(path)), file
+
+
+def _unread(error: OSError) -> None:
+    """A folder that is gone, or not for this user, has no files; of one that the disk does not give
+    now nobody knows."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
+        raise error
 
 
 def _content(file: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from launcher.errors import UsageError
 from launcher.recipe.environment import is_secret, reserved
+from launcher.worker import classify
 
 DEFAULT = "~/.config/launcher/secrets.env"
 NAMES = "LAUNCHER_SECRETS"
@@ -24,7 +25,7 @@ def variables(stated: str | None) -> dict[str, str]:
 
     Raises UsageError, without a word of its content, where the file is not a plain one of the
     user's with mode 0600, where the profile names one that is missing, or for a line that is not
-    `NAME=VALUE`.
+    `NAME=VALUE`; OSError where the disk does not give it now.
     """
     path = Path(stated or DEFAULT).expanduser()
     try:
@@ -36,6 +37,8 @@ def variables(stated: str | None) -> dict[str, str]:
             path, "does not exist", "make it, or take `secrets` out of the profile"
         ) from None
     except OSError as error:
+        if classify.of_the_disk(error):
+            raise
         raise _wrong(path, error.strerror or "cannot be read", "it must be a plain file") from None
     found: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):

@@ -12,17 +12,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from launcher.plan.document import plan_from_json
+from launcher.plan.types import Plan
 from launcher.records import attempts, complete, failures
 from launcher.records.paths import RunPaths
-from launcher.worker import streams
+from launcher.worker import disk, streams
 from launcher.worker.signals import Signals
 from launcher.worker.supervision import follow, lead, refusal
 from launcher.worker.supervision.job import Ended, Job
-from launcher.worker.supervision.patience import patient
 
 
 def supervise(
@@ -44,13 +43,18 @@ def supervise(
     signals.install()
     paths = RunPaths(Path(run))
     rank = int(os.environ["RANK"])
-    plan = plan_from_json(paths.plan.read_text())
-    planned = plan.stage(stage)
-    served = planned.allocation.server_gpus > 0
-    receipts = attempts.read(paths.stage(stage).attempts)
-    if complete.read(paths.stage(stage)) is not None:
+
+    def found() -> tuple[Plan, tuple[attempts.Attempt, ...], bool]:
+        own = paths.stage(stage)
+        plan = plan_from_json(paths.plan.read_text())
+        return plan, attempts.read(own.attempts), complete.read(own) is not None
+
+    plan, receipts, done = disk.waited_out(found, lambda: signals.stop or deserted())
+    if done:
         print(f"stage {stage} is complete already", flush=True)
         return Ended(0, requeue=False)
+    planned = plan.stage(stage)
+    served = planned.allocation.server_gpus > 0
     rung = failures.first_rung(receipts)
     allocation = planned.at(rung).allocation
     # The server's tasks come after the trainers' and are not of their world.
@@ -62,12 +66,10 @@ def supervise(
     if refused is not None:
         print(refused.failure.message if refused.failure else refused.outcome, flush=True)
         if rank == 0:
-            last = replace(job.receipt(0, rung), answer="end", ended=time.time(), **vars(refused))
-            patient(job, lambda: attempts.start(job.stage.attempts, last))
-            lead.refuse(job, rung, refused.exit_code)
-        elif refused.failure is not None and rank >= world:
+            return lead.refused(job, rung, refused)
+        if refused.failure is not None and rank >= world:
             return Ended(follow.refuse_policy(job, refused), requeue=False)
-        elif refused.failure is not None:
+        if refused.failure is not None:
             return follow.follow(job, refused)
         return Ended(refused.exit_code, requeue=False)
     if rank >= world:

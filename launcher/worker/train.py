@@ -21,7 +21,8 @@ from typing import NoReturn
 
 from launcher.errors import LauncherError
 from launcher.records import attempts, files, measurement
-from launcher.worker import classify, gate, measure, orphan, program, secrets, streams
+from launcher.records.paths import RunPaths
+from launcher.worker import classify, disk, gate, measure, orphan, program, secrets, streams
 from launcher.worker.context import Context, versions
 from launcher.worker.finish import Finished
 from launcher.worker.outcome import FAILED, STOPPED, USER_ERROR
@@ -33,15 +34,17 @@ def main(run: str, stage: str, token: str, start: str, rung: str = "0") -> int:
     streams.guard()
     orphan.die_with_supervisor()
     faulthandler.register(signal.SIGUSR1)
-    context = Context.of(run, stage, token, start, int(rung))
     stop = Stop()
-    failure = attempts.failure_path(context.paths.attempts, start, context.rank)
-    failure.unlink(missing_ok=True)
-    own = measurement.path(context.paths.attempts, start, context.rank)
-    meter = context.meter = measure.Meter(own, "load")
+    context, meter = None, None
+    receipts, rank = RunPaths(Path(run)).stage(stage).attempts, int(os.environ["RANK"])
+    failure = attempts.failure_path(receipts, start, rank)
+    own = measurement.path(receipts, start, rank)
     try:
         stop.listen()
         stop.leave_at_once()
+        disk.waited_out(lambda: failure.unlink(missing_ok=True))
+        context = disk.waited_out(lambda: Context.of(run, stage, token, start, int(rung)))
+        meter = context.meter = disk.waited_out(lambda: measure.Meter(own, "load"))
         context.enter("load")
         if context.stage.command is not None:
             finished = program.run(context, stop)
@@ -68,7 +71,7 @@ def main(run: str, stage: str, token: str, start: str, rung: str = "0") -> int:
         print("told to stop, with nothing to save", flush=True)
         return STOPPED
     except BaseException as error:
-        kind = classify.kind_of(error, on_cpu=context.on_cpu)
+        kind = classify.kind_of(error, on_cpu=context is not None and context.on_cpu)
         if isinstance(error, LauncherError):
             words = f"{error.message}; {error.hint}" if error.hint else error.message
             print(f"error: {words}", file=sys.stderr, flush=True)
@@ -76,12 +79,13 @@ def main(run: str, stage: str, token: str, start: str, rung: str = "0") -> int:
             traceback.print_exc()
             words = traceback.format_exception_only(error)[-1].strip()
         with suppress(OSError):
-            _leave(failure, context.rank, words, kind)
+            _leave(failure, rank, words, kind)
         if isinstance(error, LauncherError):
             return USER_ERROR
         with suppress(Exception):
             # What it died at. That this cannot be told (the disk, the device) is no news.
-            meter.write(out_of_memory=classify.ran_out(error))
+            if meter is not None:
+                meter.write(out_of_memory=classify.ran_out(error))
         return FAILED
     return 0 if finished is not None else STOPPED
 

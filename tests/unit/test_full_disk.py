@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,6 +19,7 @@ import pytest
 
 from launcher.errors import UsageError
 from launcher.plan.types import Plan
+from launcher.recipe.types import Command, Stage
 from launcher.records import (
     attempts,
     checkpoints,
@@ -29,6 +33,7 @@ from launcher.records import (
 from launcher.records.paths import RunPaths, StagePaths
 from launcher.run import folder
 from launcher.worker import child, streams
+from launcher.worker import disk as disks
 from launcher.worker.checkpoint import Committed
 from launcher.worker.child import Ran
 from launcher.worker.context import Context
@@ -36,6 +41,7 @@ from launcher.worker.signals import Signals
 from launcher.worker.supervision import lead, patience
 from launcher.worker.supervision.job import Job
 from tests.unit.command import launcher
+from tests.unit.planning import LAPTOP, plan, recipe
 from tests.unit.running import ON_SLURM, ON_THIS_MACHINE
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -151,8 +157,8 @@ def test_printing_to_a_full_disk_ends_nothing(disk: Path) -> None:
 @pytest.fixture
 def run(disk: Path, monkeypatch: pytest.MonkeyPatch) -> RunPaths:
     """On the small disk; a supervisor tries again soon, and not for long."""
-    monkeypatch.setattr(patience, "AGAIN_S", 0.1)
-    monkeypatch.setattr(patience, "PATIENCE_S", 5.0)
+    monkeypatch.setattr(disks, "AGAIN_S", 0.1)
+    monkeypatch.setattr(disks, "PATIENCE_S", 5.0)
     again = failures.Response("again", 10)
     monkeypatch.setattr(failures, "RESPONSES", {**failures.RESPONSES, "disk": again})
     made, _ = folder.create(disk / "runs", ON_SLURM, {"name": "chain"}, new=False)
@@ -245,7 +251,7 @@ def test_a_supervisor_waits_for_a_disk_that_stays_full_for_a_while_and_not_when_
     began = time.monotonic()
     with pytest.raises(OSError, match="No space left"):
         lead.lead(job(run, signals=Signals(stop=told)), 0)
-    assert (time.monotonic() - began > patience.PATIENCE_S) is not told
+    assert (time.monotonic() - began > disks.PATIENCE_S) is not told
 
 
 def test_an_error_of_another_sort_is_not_waited_for(run: RunPaths) -> None:
@@ -255,7 +261,7 @@ def test_an_error_of_another_sort_is_not_waited_for(run: RunPaths) -> None:
     began = time.monotonic()
     with pytest.raises(PermissionError):
         patience.patient(job(run), act)
-    assert time.monotonic() - began < patience.PATIENCE_S
+    assert time.monotonic() - began < disks.PATIENCE_S
 
 
 def test_a_save_that_fails_leaves_no_half_done_checkpoint_in_its_way(disk: Path) -> None:
@@ -305,3 +311,129 @@ def test_a_folder_of_runs_that_others_may_write_is_refused_with_the_way_out(
             folder.create(tmp_path, ON_SLURM, {"name": "chain"}, new=False)
         assert refused.value.hint and f"chmod go-w {tmp_path}" in refused.value.hint
     assert list(tmp_path.iterdir()) == []
+
+
+# A disk that does not answer for a moment
+
+UNSTEADY = """
+from launcher.records import failures
+from launcher.worker import disk
+disk.AGAIN_S, disk.PATIENCE_S = 0.1, {patience_s}
+failures.RESPONSES = {{**failures.RESPONSES, "disk": failures.Response("again", 10)}}
+import tests.faults.hook
+"""
+SUPERVISES = """
+import sys
+from launcher.worker.supervisor import supervise
+ended = supervise(sys.argv[1], "own", "f00d", "7", lambda: False)
+sys.exit(ended.exit_code + 10 * ended.requeue)
+"""
+SUPERVISOR, TRAINER = "launcher.worker.supervisor", "launcher.worker.train"
+
+
+@dataclass(frozen=True)
+class Unsteady:
+    """A run of one program, on a disk that fails its supervisor or its trainer as it is told."""
+
+    run: RunPaths
+    home: Path
+
+    def fails(self, process: str, file: str, error: str, *, times: int = 1, nth: int = 1) -> None:
+        """Let that process fail to open the file so often, from the n-th time on."""
+        mark = str(self.home / f"{process}.{file}.{nth}")
+        rule = {"module": process, "events": ["open"], "path": re.escape(file) + "$",
+                "writes": False, "nth": nth, "times": times, "mark": mark,
+                "do": f"errno {error}"}  # fmt: skip
+        rules = self.home / "hook.json"
+        known = json.loads(rules.read_text()) if rules.exists() else []
+        rules.write_text(json.dumps([*known, rule]))
+
+    @property
+    def hits(self) -> int:
+        return len(list(self.home.glob("launcher.worker.*")))
+
+    def supervise(self, patience_s: float) -> tuple[int, list[tuple[Any, ...]]]:
+        """The exit code of its supervisor (ten more: it asks for a requeue), and what its receipts
+        say."""
+        (self.home / "sitecustomize.py").write_text(UNSTEADY.format(patience_s=patience_s))
+        words = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "HOME": str(self.home)}
+        path = f"{self.home}:{RECIPES.parent}"
+        done = subprocess.run(
+            [sys.executable, "-c", SUPERVISES, str(self.run.root)],
+            env={**os.environ, **words, "PYTHONPATH": path,
+                 "FAULT_HOOK": str(self.home / "hook.json")},
+            timeout=120,
+        )  # fmt: skip
+        return done.returncode, [
+            (each.outcome, each.failed, each.answer)
+            for each in attempts.read(self.run.stage("own").attempts)
+        ]
+
+
+@pytest.fixture
+def unsteady(tmp_path: Path) -> Unsteady:
+    secrets = tmp_path / ".config" / "launcher" / "secrets.env"
+    secrets.parent.mkdir(parents=True)
+    secrets.write_text("A_TOKEN=abcdefgh\n")
+    secrets.chmod(0o600)
+    program = Stage("own", "command", {}, command=Command(("true",)))
+    made = plan(recipe(program), LAPTOP)
+    run, _ = folder.create(tmp_path / "runs", made, {"name": "own"}, new=False)
+    for kind in ("intent", "submitted"):
+        journal.append(run.journal, journal.Event(kind, 1.0, "own", "f00d", "7"))
+    return Unsteady(run, tmp_path)
+
+
+COMPLETE = ("complete", None, None)
+
+
+def test_a_moment_of_a_disk_at_the_plan_and_at_the_secrets_is_waited_out(
+    unsteady: Unsteady,
+) -> None:
+    unsteady.fails(SUPERVISOR, "plan.json", "ESTALE", times=2)
+    unsteady.fails(SUPERVISOR, "secrets.env", "EIO")
+    # At the start of its trainer; the first reading does not come as far as this.
+    unsteady.fails(SUPERVISOR, "secrets.env", "ESTALE", nth=2)
+    unsteady.fails(TRAINER, "plan.json", "EIO", times=2)
+    assert unsteady.supervise(60) == (0, [COMPLETE])
+    assert unsteady.hits == 6
+
+
+def test_a_trainer_that_cannot_read_its_plan_for_long_is_started_again(unsteady: Unsteady) -> None:
+    unsteady.fails(TRAINER, "plan.json", "ESTALE")
+    assert unsteady.supervise(0) == (0, [("error", "disk", "again"), COMPLETE])
+
+
+@pytest.mark.parametrize(
+    ("nth", "code", "receipts"),
+    [
+        # Before the first round: at another start of the job.
+        (1, 11, [("error", "disk", "requeue")]),
+        (2, 0, [("error", "disk", "again"), COMPLETE]),
+    ],
+)
+def test_secrets_that_cannot_be_read_for_long_are_a_failure_of_the_disk(
+    unsteady: Unsteady, nth: int, code: int, receipts: list[tuple[Any, ...]]
+) -> None:
+    unsteady.fails(SUPERVISOR, "secrets.env", "EIO", nth=nth)
+    assert unsteady.supervise(0) == (code, receipts)
+    (first, *_) = attempts.read(unsteady.run.stage("own").attempts)
+    assert first.failure and "Input/output error" in first.failure.message
+
+
+def test_a_folder_of_data_that_cannot_be_listed_now_is_no_change(unsteady: Unsteady) -> None:
+    program = (
+        "from pathlib import Path\n"
+        "from launcher.records.inputs import fingerprint\n"
+        f"fingerprint(Path({str(unsteady.home / '.config')!r}))\n"
+    )
+    rule = {"module": "fingerprint", "events": ["os.scandir"], "path": "launcher$", "times": 1,
+            "mark": str(unsteady.home / "mark"), "do": "errno ESTALE"}  # fmt: skip
+    (unsteady.home / "hook.json").write_text(json.dumps([rule]))
+    done = subprocess.run(
+        [sys.executable, "-c", f"import tests.faults.hook\n{program}"],
+        env={**os.environ, "PYTHONPATH": str(RECIPES.parent),
+             "FAULT_HOOK": str(unsteady.home / "hook.json")},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1 and "Stale file handle" in done.stderr

@@ -12,10 +12,11 @@ from typing import TypeVar
 from launcher.records import attempts, rounds, serving
 from launcher.worker import child
 from launcher.worker.awake import Awake
+from launcher.worker.disk import PATIENCE_S
 from launcher.worker.outcome import FAILED
 from launcher.worker.supervision import rank, refusal
 from launcher.worker.supervision.job import Ended, Job, environment
-from launcher.worker.supervision.patience import PATIENCE_S, patient
+from launcher.worker.supervision.patience import patient
 from launcher.worker.supervision.refusal import Refusal
 from launcher.worker.vllm import serve
 
@@ -80,7 +81,10 @@ def _await(job: Job, place: Path, kind: type[Word], seconds: float) -> Word | No
 
 def serve_policy(job: Job, rung: int) -> int:
     """Serve until the attempt is over; the exit code."""
-    variables = environment(job.plan, job.planned.name)
+    try:
+        variables = patient(job, lambda: environment(job.plan, job.planned.name))
+    except OSError as error:
+        return refuse_policy(job, refusal.unread(error))
     task = serve.Task(job.paths, job.plan, job.planned.at(rung), job.start, job.rank, variables)
     code = serve.run(task, job.signals, job.deserted)
     if code == 0:

@@ -13,7 +13,7 @@ from launcher.plan.types import Plan, StagePlan
 from launcher.recipe.types import Stage
 from launcher.records import attempts, checkpoints, rounds, serving
 from launcher.records.paths import RunPaths, StagePaths
-from launcher.worker import child, network, scratch, secrets
+from launcher.worker import disk, network, scratch, secrets
 from launcher.worker.signals import Signals
 
 
@@ -62,9 +62,7 @@ class Job:
 
     def pause(self, seconds: float) -> None:
         """Wait so long, or until this start of the job will not last."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and not self.ending:
-            time.sleep(child.POLL_S)
+        disk.pause(seconds, lambda: self.ending)
 
     def key(self, number: int) -> str:
         return rounds.key(self.job_id, self.restarts, number, self.token)
@@ -90,7 +88,8 @@ class Job:
 
 
 def environment(plan: Plan, stage: str) -> Mapping[str, str]:
-    """The variables of the stage's trainer."""
+    """The variables of the stage's trainer. Raises UsageError for a secrets file that is not as it
+    must be, OSError where the disk does not give it now."""
     planned = plan.stage(stage)
     # What profile or recipe set themselves is in the job's environment, and stays.
     theirs = {*plan.cluster.env, *planned.stage.env}

@@ -15,6 +15,7 @@ from launcher.worker.outcome import FAILED, STOPPED, SUPERSEDED
 from launcher.worker.supervision import rank
 from launcher.worker.supervision.job import Ended, Job
 from launcher.worker.supervision.patience import patient
+from launcher.worker.supervision.refusal import Refusal
 from launcher.worker.supervision.replaced import Replaced
 from launcher.worker.vllm import address
 
@@ -27,7 +28,7 @@ def lead(job: Job, rung: int) -> Ended:
     """Round after round, until the stage is done or this start of the job can do no more for it.
 
     Raises OSError where the disk of the run stays full, or does not answer, for longer than
-    `patience.PATIENCE_S`.
+    `disk.PATIENCE_S`.
     """
     patient(job, lambda: receipt.close_open(job.stage, job.token), tidy=True)
     given_up = patient(job, lambda: _given_up(job), tidy=True)
@@ -67,6 +68,21 @@ def lead(job: Job, rung: int) -> Ended:
         number += 1
     refuse(job, rung, FAILED)
     return Ended(FAILED, requeue=False)
+
+
+def refused(job: Job, rung: int, why: Refusal) -> Ended:
+    """Leave the receipt of a start that must not train, and tell the other ranks."""
+    begun = patient(job, lambda: job.receipt(0, rung))
+    last = replace(begun, ended=time.time(), **vars(why), answer="end")
+    if why.failed == "disk":
+        # It may answer at the next start.
+        before = patient(job, job.receipts)
+        decision = failures.decide((*before, last), "disk", len(job.planned.ladder))
+        answer: Answer = "end" if decision.answer == "end" else "requeue"
+        last = replace(last, answer=answer, failed=decision.failure)
+    patient(job, lambda: attempts.start(job.stage.attempts, last))
+    refuse(job, rung, why.exit_code)
+    return Ended(why.exit_code, requeue=last.answer == "requeue")
 
 
 def refuse(job: Job, rung: int, exit_code: int) -> None:

@@ -13,7 +13,7 @@ from launcher.worker.child import Others, Ran
 from launcher.worker.outcome import FAILED, STOPPED
 from launcher.worker.supervision.job import Job, environment
 from launcher.worker.supervision.patience import patient
-from launcher.worker.supervision.refusal import Refusal
+from launcher.worker.supervision.refusal import Refusal, unread
 from launcher.worker.vllm import client
 
 _KILLED = 128 + signal.SIGKILL
@@ -22,9 +22,14 @@ _KILLED = 128 + signal.SIGKILL
 def run(
     job: Job, key: str, opening: rounds.Opening, replaced: Callable[[], bool] = lambda: False
 ) -> Ran:
-    """Run this rank's trainer to its end."""
+    """Run this rank's trainer to its end, or say why it could not be started."""
     planned = job.planned.at(opening.rung)
-    env = {**environment(job.plan, job.planned.name), "MASTER_PORT": str(opening.port)}
+    try:
+        own = patient(job, lambda: environment(job.plan, job.planned.name))
+    except OSError as error:
+        refuse(job, key, unread(error))
+        return Ran(FAILED)
+    env = {**own, "MASTER_PORT": str(opening.port)}
     if job.world == 1 and not job.served:
         env["MASTER_ADDR"] = "127.0.0.1"
     watch = child.Watch(

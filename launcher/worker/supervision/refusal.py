@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from launcher.errors import LauncherError
 from launcher.records import attempts, complete, journal
 from launcher.records.failures import FailureClass
-from launcher.worker import trust
-from launcher.worker.outcome import SUPERSEDED, USER_ERROR
+from launcher.worker import classify, trust
+from launcher.worker.outcome import FAILED, SUPERSEDED, USER_ERROR
 from launcher.worker.supervision.job import Job
+from launcher.worker.supervision.patience import patient
 from launcher.worker.vllm import serve
 
 
@@ -23,7 +24,26 @@ class Refusal:
 
 
 def refusal(job: Job, rung: int) -> Refusal | None:
-    """Why this job must not train, or None."""
+    """Why this job must not train, or None.
+
+    A disk that does not answer is waited for; where it stays so, that is why, and no mistake.
+    Raises OSError for a file that is not to be read for another reason.
+    """
+    try:
+        return patient(job, lambda: _refusal(job, rung))
+    except OSError as error:
+        return unread(error)
+
+
+def unread(error: OSError) -> Refusal:
+    """That a disk did not give what a start needs, which may pass. Raises the error where it is of
+    another sort."""
+    if not classify.of_the_disk(error):
+        raise error
+    return _refused(str(error), "disk", FAILED)
+
+
+def _refusal(job: Job, rung: int) -> Refusal | None:
     paths, plan, stage, token = job.paths, job.plan, job.planned.name, job.token
     events = journal.read(paths.journal)
     current = journal.submissions(events).get(stage)
@@ -55,6 +75,6 @@ def refusal(job: Job, rung: int) -> Refusal | None:
     return None
 
 
-def _refused(words: str, failed: FailureClass = "user") -> Refusal:
+def _refused(words: str, failed: FailureClass = "user", exit_code: int = USER_ERROR) -> Refusal:
     failure = attempts.Failure(rank=0, message=words, traceback="", kind=failed)
-    return Refusal("error", USER_ERROR, failure, failed)
+    return Refusal("error", exit_code, failure, failed)
