@@ -18,11 +18,13 @@ from launcher.plan.types import Plan
 from launcher.recipe.types import Data, Recipe, Resources, Stage
 from launcher.records import attempts, files, serving
 from launcher.records.paths import RunPaths
+from launcher.worker import disk
 from launcher.worker.outcome import FAILED
 from launcher.worker.signals import Signals
 from launcher.worker.vllm import serve
 from tests.slurm.devcluster import wait_until
 from tests.unit.planning import LAPTOP, plan
+from tests.unit.running import every_other_time
 from tests.vllm_stand_in import environment
 
 ROOT = Path(__file__).parents[2]
@@ -219,6 +221,20 @@ def test_what_an_earlier_start_of_the_job_left_is_nobodys_word(served: Serving) 
     assert served.thread.is_alive()
     served.over()
     assert served.ended() == 0
+
+
+def test_a_disk_that_does_not_answer_each_time_ends_no_server_and_hides_no_reason(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "AGAIN_S", 0.1)
+    monkeypatch.setattr(attempts, "read", every_other_time(attempts.read))
+    monkeypatch.setattr(files, "write_json", every_other_time(files.write_json))
+    served.begin()
+    served.ready()
+    (started,) = environment.events(served.log, "start")
+    os.kill(started["pid"], signal.SIGKILL)
+    assert served.ended() == FAILED
+    assert served.failure().kind == "killed"
 
 
 def test_tasks_that_hold_the_servers_gpus_wait_for_the_end(served: Serving) -> None:

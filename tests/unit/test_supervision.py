@@ -20,7 +20,7 @@ from launcher.recipe.types import Data
 from launcher.records import attempts, journal, rounds
 from launcher.records.paths import RunPaths
 from launcher.run import folder
-from launcher.worker import child, heartbeat, host_memory
+from launcher.worker import child, disk, heartbeat, host_memory
 from launcher.worker.deadlines import TERM_S, Silence
 from launcher.worker.signals import Signals
 from launcher.worker.stop import Leave, Stop
@@ -29,6 +29,7 @@ from launcher.worker.supervision.job import Job
 from launcher.worker.supervision.refusal import Refusal
 from launcher.worker.supervision.replaced import Replaced
 from tests.unit.planning import LAPTOP, pinned, plan, recipe, stage
+from tests.unit.running import every_other_time
 
 TASK = {
     "SUBMITIT_EXECUTOR": "slurm",
@@ -313,7 +314,13 @@ def test_a_rank_that_must_not_train_is_heard_before_the_job_ends(tmp_path: Path)
     assert "secrets.env" in receipt.failure.message and platform.node() in receipt.failure.message
 
 
-def test_a_server_that_must_not_start_is_heard_before_the_job_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("steady", [True, False])
+def test_a_server_that_must_not_start_is_heard_before_the_job_ends(
+    tmp_path: Path, steady: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not steady:
+        monkeypatch.setattr(disk, "AGAIN_S", 0.1)
+        monkeypatch.setattr(attempts, "read", every_other_time(attempts.read))
     train = {"num_generations": 8, "use_vllm": True, "vllm_mode": "server"}
     models = {"policy": "Qwen/Qwen2.5-0.5B"}
     given = replace(
@@ -336,6 +343,7 @@ def test_a_server_that_must_not_start_is_heard_before_the_job_ends(tmp_path: Pat
         ended = lead.lead(trainer, 0)
         assert serves.result(timeout=60) == 86
     assert ended.exit_code != 0 and not ended.requeue
+    monkeypatch.undo()
     (receipt,) = attempts.read(run.stage("grpo").attempts)
     assert (receipt.failed, receipt.answer) == ("user", "end")
     assert receipt.failure and receipt.failure.rank == 1

@@ -106,9 +106,13 @@ def _server_failed(job: Job, code: int, seconds: float) -> int:
     comes next, and what it says is told with the server's own reason."""
     waited = Awake()
     while waited() < seconds and not (job.signals.now or job.deserted()):
-        written = job.start.receipt(job.stage)
+        written = None
+        # A disk that does not answer now is asked again.
+        with suppress(OSError):
+            written = job.start.receipt(job.stage)
         if written is not None and written.outcome is not None:
-            found = attempts.failures(job.stage.attempts, job.start.round_key)
+            key = job.start.round_key
+            found = patient(job, partial(attempts.failures, job.stage.attempts, key))
             server = next((each for each in found if each.rank >= job.world), written.failure)
             told = partial(attempts.finish, job.stage.attempts, replace(written, failure=server))
             patient(job, told)

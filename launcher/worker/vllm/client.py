@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from launcher.recipe.types import Stage
 from launcher.recipe.vllm import mode
 from launcher.records import progress, serving
 from launcher.records.paths import StagePaths
+from launcher.worker import streams
 from launcher.worker.vllm import address, serve
 
 URL = "LAUNCHER_VLLM_URL"
@@ -45,9 +47,10 @@ def wait(at: Place, given_up: Callable[[], bool]) -> serving.Server | None:
     began = time.monotonic()
     if at.rank == 0:
         now = time.time()
-        progress.write(at.stage, progress.Progress("server", 0, None, now, now, at.start.token))
+        waits = progress.Progress("server", 0, None, now, now, at.start.token)
+        streams.forgive("progress.json", lambda: progress.write(at.stage, waits))
     while not given_up():
-        found = serving.read(at.stage, at.start)
+        found = _said(at)
         if found is not None:
             return found
         if time.monotonic() - began > limit:
@@ -66,10 +69,17 @@ def lost(at: Place) -> Callable[[], str | None]:
         if time.monotonic() - asked < 5 * _POLL_S:
             return None
         asked = time.monotonic()
-        found = serving.read(at.stage, at.start)
+        found = _said(at)
         return found.reason if found is not None and found.state == "failed" else None
 
     return ask
+
+
+def _said(at: Place) -> serving.Server | None:
+    """What the server said last; None: nothing yet, or the disk does not say so now."""
+    with suppress(OSError):
+        return serving.read(at.stage, at.start)
+    return None
 
 
 def variables(at: Place, server: serving.Server, given: Mapping[str, str]) -> dict[str, str]:

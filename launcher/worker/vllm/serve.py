@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from launcher.plan.types import Plan, StagePlan
@@ -21,7 +22,7 @@ from launcher.recipe.types import stage_of
 from launcher.recipe.vllm import mode
 from launcher.records import attempts, files, serving
 from launcher.records.paths import RunPaths, StagePaths
-from launcher.worker import guard
+from launcher.worker import classify, disk, guard
 from launcher.worker.outcome import FAILED
 from launcher.worker.signals import Signals
 from launcher.worker.vllm import address, command
@@ -73,6 +74,13 @@ class Task:
         return self.run.stage(self.stage_plan.name)
 
     @property
+    def outcome(self) -> attempts.Outcome | None:
+        """How the attempt has ended; None: it has not, or the disk does not say so now."""
+        with suppress(OSError):
+            return self.start.outcome(self.stage)
+        return None
+
+    @property
     def serves(self) -> bool:
         """Whether it is the server's. The others hold its GPUs."""
         return self.rank == self.stage_plan.allocation.processes
@@ -90,33 +98,36 @@ class Task:
 def run(task: Task, signals: Signals, deserted: Callable[[], bool]) -> int:
     """Serve until the attempt is over, or hold the server's GPUs until then: a task that ended
     before the others would start Slurm's clock for those (`WaitTime`). The exit code."""
+
+    def over() -> bool:
+        return signals.now or deserted()
+
     if not task.serves:
-        while not (task.start.outcome(task.stage) or signals.now or deserted()):
+        while not (task.outcome or over()):
             time.sleep(2 * _POLL_S)
         return 0
-    attempts.failure_path(task.stage.attempts, task.start.round_key, task.rank).unlink(
-        missing_ok=True
-    )
+    place = attempts.failure_path(task.stage.attempts, task.start.round_key, task.rank)
     kind: attempts.Kind = "program"
     try:
+        disk.waited_out(lambda: place.unlink(missing_ok=True), over)
         server = _Server(task)
-    except OSError as error:
-        reason: str | None = f"the vLLM server could not be started: {error}"
-    else:
         try:
-            reason = server.watch(signals, deserted)
+            reason = server.watch(over)
         finally:
             server.end(now=signals.now)
         if server.code == 128 + signal.SIGKILL:
             kind = "killed"
+    except OSError as error:
+        reason = f"the vLLM server could not be started: {error}"
+        if classify.of_the_disk(error):
+            kind = "disk"
     if reason is None:
         return 0
     print(reason, file=sys.stderr, flush=True)
     failure = attempts.Failure(task.rank, reason, traceback="", kind=kind)
-    files.write_json(
-        attempts.failure_path(task.stage.attempts, task.start.round_key, task.rank), failure
-    )
-    serving.write(task.stage, serving.Server(task.start, "failed", reason=reason))
+    failed = serving.Server(task.start, "failed", reason=reason)
+    disk.waited_out(lambda: files.write_json(place, failure), over)
+    disk.waited_out(lambda: serving.write(task.stage, failed), over)
     return FAILED
 
 
@@ -155,21 +166,22 @@ class _Server:
             stdin=subprocess.PIPE,
         )
 
-    def watch(self, signals: Signals, deserted: Callable[[], bool]) -> str | None:
-        """Return when the attempt is over or nobody waits for it (None), or when the server has
-        failed: why, in one sentence."""
+    def watch(self, over: Callable[[], bool]) -> str | None:
+        """Return when the attempt is done or nobody waits for it (None: it is `over`), or when the
+        server has failed: why, in one sentence. Raises OSError where it is ready, and that cannot
+        be written down."""
         began = answered = asked = time.monotonic()
         limit = start_s(self._task.stage_plan)
         stall = float(os.environ.get(STALL, STALL_S))
         ready = False
         while True:
             self.code = self._process.poll()
-            outcome = self._task.start.outcome(self._task.stage)
+            outcome = self._task.outcome
             # A trainer that fails for want of it may have ended the attempt already.
             if self.code is not None and outcome not in ("complete", "stopped"):
                 when = "while it served" if ready else "before it answered"
                 return f"the vLLM server ended {when} ({_code(self.code)}); {self._log}"
-            if signals.now or deserted() or outcome is not None:
+            if over() or outcome is not None:
                 return None
             now = time.monotonic()
             if now - asked >= (_EVERY_S if ready else 2 * _POLL_S):
@@ -177,7 +189,7 @@ class _Server:
                     answered = time.monotonic()
                     if not ready:
                         ready = True
-                        self._say(answered - began)
+                        self._say(answered - began, over)
                 asked = now = time.monotonic()
             if not ready and now - began > limit:
                 return f"the vLLM server did not answer within {limit:g} s; {self._log}"
@@ -198,9 +210,10 @@ class _Server:
         name, rank = self._task.stage_plan.name, self._task.rank
         return f"`launcher logs {name} --rank {rank}` shows its output"
 
-    def _say(self, seconds: float) -> None:
+    def _say(self, seconds: float, over: Callable[[], bool]) -> None:
         print(f"vLLM server ready after {seconds:.0f} s", flush=True)
-        serving.write(self._task.stage, serving.Server(self._task.start, "ready", url=self.url))
+        ready = serving.Server(self._task.start, "ready", url=self.url)
+        disk.waited_out(lambda: serving.write(self._task.stage, ready), over)
 
 
 def _code(code: int) -> str:
