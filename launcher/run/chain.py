@@ -172,7 +172,8 @@ class _Pass:
             if job.job_id == self._wish.ended and job.state == "running":
                 word = self._scheduler.ending(job.job_id, self._wish.restarts)
                 states: Mapping[str, Literal["failed", "cancelled"]] = {
-                    "TIMEOUT": "failed", "FAILED": "failed", "CANCELLED": "cancelled",
+                    "TIMEOUT": "failed", "PREEMPTED": "failed", "FAILED": "failed",
+                    "CANCELLED": "cancelled",
                 }  # fmt: skip
                 if word in states and not (word == "CANCELLED" and self._preemptible(key)):
                     found[key] = replace(job, state=states[word], word=word)

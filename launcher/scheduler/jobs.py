@@ -113,6 +113,7 @@ class Engine(Protocol):
     def ending(self, job_id: str, restarts: int) -> str:
         """The state that a job comes to whose program is over, asked by its own script.
 
-        PENDING (it was put back into the queue), TIMEOUT, CANCELLED, FAILED; empty: not known.
+        PENDING (it was put back into the queue), TIMEOUT, PREEMPTED, CANCELLED, FAILED; empty: not
+        known.
         `restarts`: how often it had been started before this start.
         """

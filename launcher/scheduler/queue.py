@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from datetime import datetime
 
 from launcher.scheduler.jobs import QueuedJob, QueueState
 
@@ -61,6 +63,9 @@ _REASONS = {
     "OutOfMemory": "host memory ran out (--mem)",
     "RaisedSignal": "a signal ended it",
 }
+
+AT_ONCE_S = 1
+"""Seconds from a preemption to the end of a job that is given no grace, as Slurm rounds them."""
 
 # Of a job that Slurm put back after a start that failed. `JobHeldUser` is its owner's own wish.
 _HELD = ("JobHeldAdmin", "launch failed requeued held")
@@ -126,8 +131,19 @@ def ending(shown: str, restarts: int) -> str:
     if state == "RUNNING":
         return "FAILED"
     if said.get("PreemptTime", "None") != "None":
-        return ""
+        # In the grace of a preemption its user may have cancelled it; without grace it ends with
+        # the preemption.
+        at_once = _between(said["PreemptTime"], said.get("EndTime", "")) <= AT_ONCE_S
+        return "PREEMPTED" if at_once else ""
     return "CANCELLED" if state in ("COMPLETING", "CANCELLED") and reason == "None" else ""
+
+
+def _between(first: str, second: str) -> float:
+    """Seconds between two of Slurm's times; infinite where one is not known."""
+    try:
+        return (datetime.fromisoformat(second) - datetime.fromisoformat(first)).total_seconds()
+    except ValueError:
+        return math.inf
 
 
 def _number(job_id: str) -> int:

@@ -18,7 +18,7 @@ import pytest
 
 from tests.local.machine import processes_of
 from tests.slurm import programs
-from tests.slurm.devcluster import DevCluster, wait_until
+from tests.slurm.devcluster import GRACE_SECONDS, DevCluster, wait_until
 from tests.slurm.shell import Shell
 
 MANY_S = 120
@@ -109,6 +109,41 @@ def test_a_job_that_its_user_cancelled_stays_so_and_leaves_nothing_in_the_queue(
     release(shell)
     shell.run("resume", "--wait")
     assert programs.starts(shell, "first") == 2
+
+
+@pytest.fixture
+def cancelling(dev_cluster: DevCluster) -> Iterator[None]:
+    """The partition `preempt` preempts by cancelling, and without grace."""
+    change = ("scontrol", "update", "partitionname=preempt")
+    dev_cluster.run(*change, "preemptmode=cancel", "gracetime=0")
+    yield
+    dev_cluster.run(*change, "preemptmode=requeue", f"gracetime={GRACE_SECONDS}")
+
+
+@pytest.mark.usefixtures("cancelling")
+def test_a_job_that_slurm_preempts_by_cancelling_is_not_taken_for_one_that_its_user_cancelled(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    run = shell.data("submit", held, "resources.partition=preempt")["run"]
+    wait_until(lambda: programs.starts(shell, "first") == 1, "the program", MANY_S)
+    for partition in ("a100", "h100"):
+        words = ("--nodes=2", "--exclusive", "--time=1", f"--partition={partition}")
+        dev_cluster.sbatch("sleep 1", *words)
+
+    def again() -> bool:
+        # Its script goes on by itself, unless Slurm kills that sooner.
+        if stages(shell)["first"]["state"] == "failed":
+            shell.data("advance")
+        return programs.starts(shell, "first") == 2
+
+    wait_until(again, "another start", MANY_S)
+    first, second = shell.attempts(run, "first")
+    assert first["job_id"] != second["job_id"]
+    assert not events(shell, run, "cancelled") and not events(shell, run, "dropped")
+    (found,) = events(shell, run, "failed")
+    assert found["failure"] == "preempted"
+    release(shell)
+    wait_for(shell, "third", "complete")
 
 
 def kill(shell: Shell, run: str, job: str | None = None) -> None:

@@ -9,6 +9,7 @@ from launcher.scheduler import shell
 from launcher.scheduler.queue import ending, parse_squeue, squeue_command
 
 TAG = "launcher:demo-0a1b2c3d:sft:f00d"
+CANCELLED = "JobState=COMPLETING Reason=None Restarts=0"
 
 
 def line(
@@ -133,6 +134,11 @@ def test_a_hold_of_slurms_own_is_told_from_its_owners(reason: str, held: bool) -
         ("JobState=COMPLETING Reason=TimeLimit Restarts=0", "TIMEOUT"),
         ("JobState=COMPLETING Reason=None Restarts=0", "CANCELLED"),
         ("JobState=COMPLETING Reason=NonZeroExitCode Restarts=0", ""),
+        # Preempted by cancelling: without grace, and amid it.
+        (f"{CANCELLED} EndTime=2026-11-29T02:53:49 PreemptTime=2026-11-29T02:53:49", "PREEMPTED"),
+        (f"{CANCELLED} EndTime=2026-11-29T02:53:58 PreemptTime=2026-11-29T02:53:49", ""),
+        (f"{CANCELLED} EndTime=Unknown PreemptTime=2026-11-29T02:53:49", ""),
+        (f"{CANCELLED} EndTime=2026-11-29T02:53:49 PreemptTime=None", "CANCELLED"),
     ],
 )
 def test_a_script_knows_what_its_job_comes_to(shown: str, word: str) -> None:
