@@ -22,6 +22,7 @@ from submitit.helpers import TorchDistributedEnvironment
 
 from launcher.errors import LauncherError
 from launcher.scheduler import local, slurm
+from launcher.scheduler.first_task import FirstTask
 
 WORKER = "launcher.worker.supervisor"
 REQUEUE_S = 60.0
@@ -42,7 +43,8 @@ def main(run: str, stage: str, token: str) -> int:
     # A job that Slurm puts back into the queue keeps its id.
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     worker = importlib.import_module(WORKER)
-    ended = worker.supervise(run, stage, token, job_id, _deserted(here), restarts)
+    deserted = _deserted(here, first=world.rank == 0)
+    ended = worker.supervise(run, stage, token, job_id, deserted, restarts)
     if ended.requeue and not here:
         if world.rank != 0:
             # srun ends the whole step at the first exit code but 0, and rank 0 is not done.
@@ -66,10 +68,14 @@ def _requeue(job_id: str) -> None:
             return
 
 
-def _deserted(here: bool) -> Callable[[], bool]:
-    """Whether the process that started this task is gone, or on this machine, lets go of it."""
+def _deserted(here: bool, *, first: bool) -> Callable[[], bool]:
+    """Whether the process that started this task is gone, or on this machine lets go of it; there
+    a task that is not the `first` is deserted by that one, too."""
     parent = os.getppid()
-    return lambda: os.getppid() != parent or (here and local.let_go())
+    other = FirstTask() if here and not first else None
+    return lambda: (
+        os.getppid() != parent or (here and local.let_go()) or (other is not None and other.gone())
+    )
 
 
 if __name__ == "__main__":

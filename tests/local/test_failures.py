@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from launcher.worker.deadlines import TERM_S
+from launcher.worker.supervision.follow import CLOSING_S
 from tests.local.machine import ENDLESS, LOAD_S, RECIPES, TINY_SFT, LocalShell
 from tests.slurm.devcluster import wait_until
 
@@ -50,6 +51,20 @@ def test_a_rank_that_is_killed_goes_on_in_the_same_job(shell: LocalShell) -> Non
     steps = shell.steps(run)
     assert steps[-1] == STEPS and set(steps) == set(range(1, STEPS + 1))
     assert [steps.count(step) for step in range(1, first["reached"] + 1)] == [1] * first["reached"]
+
+
+@pytest.mark.long
+def test_a_first_supervisor_that_is_killed_does_not_leave_the_others_waiting(
+    shell: LocalShell,
+) -> None:
+    run = shell.data("submit", TINY_SFT, SHORT, TWO)["run"]
+    shell.wait_for_steps(run, 5)
+    first = shell.processes(run, SUPERVISOR)[0]
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: len(shell.attempts(run)) == 2, "another start", CLOSING_S / 2)
+    shell.wait_for_state(run, "complete", PATIENCE_S)
+    assert ended(shell, run) == [("killed", "node", "requeue"), ("complete", None, None)]
+    assert len({each["job_id"] for each in shell.attempts(run)}) == 2
 
 
 @pytest.mark.long

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+
 import pytest
 
 from launcher.cluster.types import Gpu, NodeGroup
@@ -84,3 +89,43 @@ def test_processors_are_bounded_by_the_containers_quota(
     quota: str, period: str, cpus: int | None
 ) -> None:
     assert parse_cpu_quota(quota, period) == cpus
+
+
+OTHER_TASK = """
+import time
+from launcher.scheduler import first_task
+first_task.GONE_S = 1
+first = first_task.FirstTask()
+print(first.gone(), flush=True)
+began = time.monotonic()
+while not first.gone() and time.monotonic() - began < 60:
+    time.sleep(0.05)
+print(first.gone(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("first_one", ["lives", "is killed", "was killed before"])
+def test_a_task_knows_when_the_first_of_its_job_is_gone(first_one: str) -> None:
+    def task(rank: str, *argv: str) -> subprocess.Popen[str]:
+        env = {**os.environ, "SUBMITIT_LOCAL_GLOBALID": rank}
+        return subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True)
+
+    first = task("0", "sleep", "600")
+    if first_one == "was killed before":
+        first.kill()
+    bystander = task("2", "sleep", "600")
+    other = task("1", sys.executable, "-c", OTHER_TASK)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "False\n"
+        # The end of another task is nothing to it.
+        (bystander if first_one == "lives" else first).kill()
+        if first_one == "lives":
+            time.sleep(3)
+            assert other.poll() is None
+        else:
+            assert other.communicate(timeout=30)[0] == "True\n"
+    finally:
+        for each in (first, bystander, other):
+            each.kill()
+            each.wait()

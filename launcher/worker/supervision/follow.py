@@ -26,7 +26,8 @@ POLL_S = child.POLL_S
 OPENING_S = 3600.0
 """How long the supervisor of rank 0 may take to open a round: nodes of a job do not start together,
 and before the first it hashes what the stage is made from, which may be many files of data on a
-slow disk. Where it dies, srun ends the others without their asking."""
+slow disk. Where it dies, srun ends the others without their asking, and on a machine without Slurm
+the job is deserted."""
 CLOSING_S = 60.0 + PATIENCE_S
 """How long it may take to close one after this rank's trainer has ended: it may have to wait for
 the disk."""
