@@ -44,15 +44,7 @@ class Misled(Shell):
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         program = PLANTED.replace("FACTOR", str(self.factor))
-        return subprocess.Popen(
-            [sys.executable, "-c", program, *words],
-            env=self.env,
-            cwd=self.home,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-        )
+        return self.start_as((sys.executable, "-c", program), *words)
 
 
 def peaks(plan: dict[str, Any]) -> dict[str, int]:
