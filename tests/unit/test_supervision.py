@@ -22,9 +22,10 @@ from launcher.records.paths import RunPaths
 from launcher.run import folder
 from launcher.worker import child, disk, heartbeat, host_memory
 from launcher.worker.deadlines import TERM_S, Silence
+from launcher.worker.outcome import USER_ERROR
 from launcher.worker.signals import Signals
 from launcher.worker.stop import Leave, Stop
-from launcher.worker.supervision import follow, lead, replaced
+from launcher.worker.supervision import follow, lead, rank, replaced
 from launcher.worker.supervision.job import Job
 from launcher.worker.supervision.refusal import Refusal
 from launcher.worker.supervision.replaced import Replaced
@@ -312,6 +313,25 @@ def test_a_rank_that_must_not_train_is_heard_before_the_job_ends(tmp_path: Path)
     assert (receipt.outcome, receipt.failed, receipt.answer) == ("error", "user", "end")
     assert receipt.failure and receipt.failure.rank == 1
     assert "secrets.env" in receipt.failure.message and platform.node() in receipt.failure.message
+
+
+def test_a_secrets_file_that_others_may_read_by_now_is_told_as_the_users_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan(recipe(stage("sft", "tiny")), LAPTOP)
+    run = submitted(tmp_path, made)
+    stop = Signals()
+    job = Job(run, made, made.stages[0], "f00d", "7", 0, 0, 1, stop, lambda: False, time.time())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    secrets = tmp_path / ".config" / "launcher" / "secrets.env"
+    secrets.parent.mkdir(parents=True)
+    secrets.write_text("HF_TOKEN=hf_secret\n")
+    secrets.chmod(0o644)
+
+    assert rank.run(job, "7", rounds.Opening(rung=0, port=29500)).code == USER_ERROR
+
+    (failure,) = attempts.failures(job.stage.attempts, "7")
+    assert failure.kind == "user" and "secrets.env" in failure.message
 
 
 @pytest.mark.parametrize("steady", [True, False])

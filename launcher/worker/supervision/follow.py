@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from launcher.errors import LauncherError
 from launcher.records import attempts, rounds, serving
 from launcher.worker import child
 from launcher.worker.awake import Awake
@@ -84,7 +85,7 @@ def serve_policy(job: Job, rung: int) -> int:
     """Serve until the attempt is over; the exit code."""
     try:
         variables = patient(job, lambda: environment(job.plan, job.planned.name))
-    except OSError as error:
+    except (OSError, LauncherError) as error:
         return refuse_policy(job, refusal.unread(error))
     task = serve.Task(job.paths, job.plan, job.planned.at(rung), job.start, job.rank, variables)
     code = serve.run(task, job.signals, job.deserted)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from launcher.errors import LauncherError
 from launcher.records import attempts, files, rounds
 from launcher.worker import child, deadlines
 from launcher.worker.child import Others, Ran
@@ -26,9 +27,10 @@ def run(
     planned = job.planned.at(opening.rung)
     try:
         own = patient(job, lambda: environment(job.plan, job.planned.name))
-    except OSError as error:
-        refuse(job, key, unread(error))
-        return Ran(FAILED)
+    except (OSError, LauncherError) as error:
+        refused = unread(error)
+        refuse(job, key, refused)
+        return Ran(refused.exit_code)
     env = {**own, "MASTER_PORT": str(opening.port)}
     if job.world == 1 and not job.served:
         env["MASTER_ADDR"] = "127.0.0.1"

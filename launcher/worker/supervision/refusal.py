@@ -35,9 +35,11 @@ def refusal(job: Job, rung: int) -> Refusal | None:
         return unread(error)
 
 
-def unread(error: OSError) -> Refusal:
-    """That a disk did not give what a start needs, which may pass. Raises the error where it is of
-    another sort."""
+def unread(error: OSError | LauncherError) -> Refusal:
+    """That what a start needs is not as it should be, or that a disk did not give it, which may
+    pass. Raises the error where it is of another sort."""
+    if isinstance(error, LauncherError):
+        return _refused(_words(error))
     if not classify.of_the_disk(error):
         raise error
     return _refused(str(error), "disk", FAILED)
@@ -58,8 +60,7 @@ def _refusal(job: Job, rung: int) -> Refusal | None:
             if plan.stage(name).stage.use is None:
                 complete.verify(paths.stage(name))
     except LauncherError as error:
-        words = f"{error.message}; {error.hint}" if error.hint else error.message
-        return _refused(words)
+        return _refused(_words(error))
     distrusted = trust.refusal(paths, plan, stage)
     if distrusted is not None:
         failed, words = distrusted
@@ -78,3 +79,7 @@ def _refusal(job: Job, rung: int) -> Refusal | None:
 def _refused(words: str, failed: FailureClass = "user", exit_code: int = USER_ERROR) -> Refusal:
     failure = attempts.Failure(rank=0, message=words, traceback="", kind=failed)
     return Refusal("error", exit_code, failure, failed)
+
+
+def _words(error: LauncherError) -> str:
+    return f"{error.message}; {error.hint}" if error.hint else error.message
