@@ -150,6 +150,55 @@ def test_several_judges_are_weighted_and_a_model_gives_its_own_score(
     assert made.logged("reward") == [pytest.approx(expected, abs=1e-3)]
 
 
+TEXTS = """
+import json
+from pathlib import Path
+
+def seen(completions, solution, **others):
+    with Path(__file__).with_name("seen.jsonl").open("a") as file:
+        for row in zip(completions, solution):
+            file.write(json.dumps(row) + "\\n")
+    return [0.0] * len(completions)
+"""
+
+
+def test_answers_in_latex_are_judged_while_a_policy_trains(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(TEXTS)
+    settings = {"max_completion_length": 9, "generation_kwargs": {"sequence_bias": boxes()}}
+    made = online.trained(
+        tmp_path,
+        "grpo",
+        {**GROUPED, **settings, "max_steps": 2},
+        rows=[
+            {"prompt": "p", "solution": 7},
+            {"prompt": "q", "solution": "14/2"},
+            {"prompt": "r", "solution": "$8$"},
+            {"prompt": "s", "solution": None},
+        ],
+        rewards={"right": "accuracy_reward", "mine": "./mine.py:seen"},
+        global_batch=8,
+    )
+    copied = made.run.user_file(str(tmp_path / "mine.py")).with_name("seen.jsonl")
+    seen = [json.loads(line) for line in copied.read_text().splitlines()]
+    assert {text for text, _ in seen} == {r"\boxed{7}", r"\boxed{8}"}
+    right = [("8" if answer == "$8$" else "7") in text for text, answer in seen if answer]
+    (mean,) = [row["rewards/right/mean"] for row in made.metrics if "rewards/right/mean" in row]
+    assert 0 < mean < 1
+    assert mean == pytest.approx(sum(right) / len(right))
+
+
+def boxes() -> list[Any]:
+    """What has a policy write 7 or 8 in a box: for each letter, the one that comes next."""
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+
+    def token(letter: str) -> int:
+        return int(tokenizer.convert_tokens_to_ids(letter))
+
+    follow = ["\\b", "bo", "ox", "xe", "ed", "d{", "{7", "{8", "7}", "8}"]
+    pairs = [[[token(pair[0]), token(pair[1])], 100.0] for pair in follow]
+    return [[[token("\\")], 50.0], *pairs, [[token("}"), tokenizer.eos_token_id], 100.0]]
+
+
 def test_a_mistake_in_a_users_reward_ends_the_training_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "rewards.py").write_text("def mine(answer, **_):\n    return [answer[99]]\n")
     made = online.prepare(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import UsageError
-from launcher.recipe.library import LIBRARY
+from launcher.recipe.library import LIBRARY, compared
 from launcher.recipe.types import Score
 from launcher.worker.evaluate.generate import Completion
 from launcher.worker.ppo import reward
@@ -103,13 +103,15 @@ def function(
         ]
         return judge(prompts, answers, [c.ids for c in completions], **_columns(rows))
 
-    if score.function not in LIBRARY:
+    if compared(score.function, score.options) is None:
         return judged
     nothing = Completion(prompt_ids=[], ids=[], text="", ended=False)
     if all(value is None for value in judged(rows, [nothing] * len(rows))):
+        of_the_library = "name the column of the answers with its option `column`"
+        of_trl = "have the column solution hold them: numbers, or LaTeX"
         raise UsageError(
             f"the score {label} ({score.function}) finds no answer in any row of the data",
-            hint="name the column of the answers with its option `column`",
+            hint=of_the_library if score.function in LIBRARY else of_trl,
         )
     return judged
 

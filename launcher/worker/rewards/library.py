@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from launcher.errors import UsageError
+from launcher.worker.rewards import latex
 from launcher.worker.rewards.of_trl import right_in_latex
 from launcher.worker.rewards.patience import TooSlow, at_most
 
@@ -251,7 +252,9 @@ def _right(
         return numeric_answer(texts, columns, column=column, after=after, tolerance=1e-6)
     if correct == "exact":
         return exact_match(texts, columns, column=column, after=after, ignore_case=False)
-    return right_in_latex([_tail(text, after) for text in texts], columns[column])
+    if after is not None:
+        texts = [latex.of_an_end(_tail(text, after)) for text in texts]
+    return right_in_latex(texts, columns[column])
 
 
 def _sizes(texts: Sequence[str], tokens: Sequence[int], unit: str) -> Sequence[int]:

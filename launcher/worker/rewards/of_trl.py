@@ -10,11 +10,14 @@ from typing import Any
 from launcher.errors import UsageError
 from launcher.recipe.fields import trl_rewards
 from launcher.recipe.library import MATH
+from launcher.worker.heartbeat import beat
+from launcher.worker.rewards import latex
 from launcher.worker.rewards.called import Called
 
 
 class TrlFunction(Called):
-    """`name` of `trl.rewards` with its options, told messages even where completions are text.
+    """`name` of `trl.rewards` with its options, told messages even where completions are text, and
+    answers as math-verify reads them.
 
     Raises UsageError where the installed TRL has no such function, refuses the options, or
     math-verify is missing for one that reads LaTeX.
@@ -30,6 +33,7 @@ class TrlFunction(Called):
         if function is None:
             raise UsageError(f"the TRL on this node has no reward function {name}")
         self.said, self.source = f"trl.rewards {name}", None
+        self._math = about["math"]
         try:
             self.takes(function(**options) if about["made"] else partial(function, **options))
         except ValueError as error:
@@ -44,7 +48,17 @@ class TrlFunction(Called):
                 hint="map the column with `data.columns`",
             )
         told = {**keywords, "completions": [_as_messages(c) for c in keywords["completions"]]}
-        return super().__call__(told)
+        return self._one_by_one(told) if self._math else super().__call__(told)
+
+    def _one_by_one(self, told: Mapping[str, Any]) -> list[float | None]:
+        """With a sign of life for each: math-verify takes up to ten seconds for what is hard to
+        read, and five to compare."""
+        given: list[float | None] = []
+        for place, answer in enumerate(told["solution"]):
+            beat("score")
+            one = {key: [told[key][place]] for key in ("completions", "completion_ids")}
+            given += super().__call__({**told, **one, "solution": [latex.of_a_row(answer)]})
+        return given
 
     def _needed(self) -> set[str]:
         return {"solution"} & self._takes
@@ -65,8 +79,10 @@ def need_math(name: str) -> None:
 def right_in_latex(texts: Sequence[str], answers: Sequence[Any]) -> list[float | None]:
     """1 where math-verify finds the answer in the text, else 0; None where the answer has none."""
     judge = TrlFunction("accuracy_reward", {})
-    solutions = ["" if answer is None else str(answer) for answer in answers]
-    given: list[float | None] = judge({"completions": list(texts), "solution": solutions})
+    nothing: list[list[int]] = [[]] * len(texts)
+    given: list[float | None] = judge(
+        {"completions": list(texts), "completion_ids": nothing, "solution": list(answers)}
+    )
     return given
 
 
