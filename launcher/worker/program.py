@@ -6,12 +6,12 @@ for the program may open its own.
 
 from __future__ import annotations
 
+import codecs
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections import deque
 from pathlib import Path
 from threading import Thread
 from typing import IO
@@ -28,6 +28,8 @@ from launcher.worker.stop import Stop
 GRACE_S = 30.0
 """Between the word that the program shall stop, and its end."""
 _LAST_LINES = 8
+_KEPT = 65536
+"""Characters of what it says that are kept for them."""
 _POLL_S = 0.2
 _RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
@@ -90,8 +92,8 @@ def _run_to_its_end(context: Context, command: Command, stop: Stop) -> bool:
         env=_environment(context, command),
     )
     assert process.stdin is not None and process.stdout is not None
-    last: deque[str] = deque(maxlen=_LAST_LINES)
-    reader = Thread(target=_pass_on, args=(process.stdout, last), daemon=True)
+    said = Said()
+    reader = Thread(target=_pass_on, args=(process.stdout, said), daemon=True)
     reader.start()
     while process.poll() is None and not stop.told:
         time.sleep(_POLL_S)
@@ -104,8 +106,8 @@ def _run_to_its_end(context: Context, command: Command, stop: Stop) -> bool:
         return False
     if code != 0:
         how = f"was killed by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
-        said = "".join(last).strip()
-        raise ProgramFailed(f"{argv[0]} {how}" + (f":\n{said}" if said else ""))
+        last = said.last_lines()
+        raise ProgramFailed(f"{argv[0]} {how}" + (f":\n{last}" if last else ""))
     return True
 
 
@@ -130,13 +132,31 @@ def _environment(context: Context, command: Command) -> dict[str, str]:
     return {name: value for name, value in kept.items() if not name.startswith("MASTER_")}
 
 
-def _pass_on(stream: IO[bytes], last: deque[str]) -> None:
-    for line in stream:
-        text = line.decode(errors="replace")
+class Said:
+    """The end of what a program says."""
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def hear(self, text: str) -> None:
+        self._text = (self._text + text)[-_KEPT:]
+
+    def last_lines(self) -> str:
+        """As a terminal shows them: of a bar that is drawn over itself, the last state."""
+        lines = self._text.strip().replace("\r\n", "\n").split("\n")
+        shown = (line.rstrip("\r").rpartition("\r")[2] for line in lines[-_LAST_LINES:])
+        return "\n".join(shown).strip()
+
+
+def _pass_on(stream: IO[bytes], said: Said) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    # Not line by line: a bar comes to the end of its line when all is done.
+    while piece := os.read(stream.fileno(), 65536):
+        text = decoder.decode(piece)
         sys.stdout.write(text)
         sys.stdout.flush()
         beat("command")
-        last.append(text)
+        said.hear(text)
 
 
 def _per_node(context: Context) -> int:

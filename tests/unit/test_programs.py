@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from launcher.plan.document import plan_from_json, plan_to_json
 from launcher.recipe.load import load_recipe
 from launcher.recipe.problems import RecipeErrors
 from launcher.recipe.types import Command, Recipe, Resources, Stage
-from launcher.worker import figures
+from launcher.worker import figures, program
 from tests.unit.planning import LAPTOP, MIXED, chain, plan, plan_one
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "programs.md"
@@ -75,7 +78,8 @@ def test_what_a_program_gives_has_the_size_of_its_first_input() -> None:
 
 
 def test_the_recipes_of_its_page_load(tmp_path: Path) -> None:
-    for block in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+    text = PAGE.read_text(encoding="utf-8")
+    for block in re.findall(r"```yaml\n(launcher: .*?)```", text, re.DOTALL):
         (tmp_path / "r.yaml").write_text(block)
         loaded = load_recipe(str(tmp_path / "r.yaml"))
         assert any(stage.command or stage.gate for stage in loaded.stages)
@@ -105,6 +109,7 @@ stages:
 
 
 GSM8K = {
+    "name": "gsm8k",
     "alias": "gsm8k",
     "sample_len": 1319,
     "exact_match,strict-match": 0.52,
@@ -112,7 +117,13 @@ GSM8K = {
     "exact_match,flexible-extract": 0.61,
     "exact_match_stderr,flexible-extract": 0.0134,
 }
-ARC = {"alias": "arc_easy", "acc,none": 0.65, "acc_stderr,none": "N/A", "acc_norm,none": 0.59}
+ARC = {
+    "name": "arc_easy",
+    "alias": "arc_easy",
+    "acc,none": 0.65,
+    "acc_stderr,none": "N/A",
+    "acc_norm,none": 0.59,
+}
 
 
 def lm_eval(out: Path, time: str, results: object, model: str = "__runs__a__model") -> Path:
@@ -164,3 +175,28 @@ def test_files_of_other_programs_that_are_named_alike_are_no_figures(
 ) -> None:
     lm_eval(tmp_path, "03-01", {}).write_text(text)
     assert figures.left_in(tmp_path) == {}
+
+
+BAR = r"""
+import sys, time
+print("begins")
+for n in range(1, 4):
+    print(f"\r{n}/3 ä", end="", flush=True)
+    time.sleep(0.3)
+print()
+print("no such task", end="")
+"""
+
+
+def test_a_bar_is_passed_on_and_a_sign_of_life_while_it_is_drawn(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[float] = []
+    monkeypatch.setattr(program, "beat", lambda phase: beats.append(time.monotonic()))
+    said = program.Said()
+    with subprocess.Popen([sys.executable, "-c", BAR], stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        program._pass_on(started.stdout, said)
+    assert len(beats) >= 3 and beats[-1] - beats[0] > 0.5
+    assert capsys.readouterr().out.startswith("begins\n\r1/3 ä\r2/3 ä\r3/3 ä")
+    assert said.last_lines() == "begins\n3/3 ä\nno such task"
