@@ -30,7 +30,12 @@ def main(argv: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda *_: None)
     program = subprocess.Popen(
-        argv[1:], stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_before
+        argv[1:],
+        stdin=subprocess.DEVNULL,
+        # The run's copy of the launcher is no package of theirs.
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        start_new_session=True,
+        preexec_fn=_before,
     )
     deadline = None
     while (code := program.poll()) is None:

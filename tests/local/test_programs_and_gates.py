@@ -12,7 +12,8 @@ source, out, model = sys.argv[1:4]
 print("copying", os.path.basename(source))
 shutil.copytree(source, model, dirs_exist_ok=True)
 with open(os.path.join(out, "metrics.json"), "w") as file:
-    json.dump({"files": len(os.listdir(model)), "joined": int("RANK" in os.environ)}, file)
+    json.dump({"files": len(os.listdir(model)), "joined": int("RANK" in os.environ),
+               "path": int("PYTHONPATH" in os.environ)}, file)
 if os.path.exists(os.path.join(sys.argv[4], "fail")):
     print("the disk is $full")
     sys.exit(7)
@@ -51,7 +52,7 @@ def test_a_program_hands_a_model_on_and_its_figures_are_held_to_the_gate(
     run = shell.data("submit", recipe(shell))["run"]
     shell.wait_for_state(run, "complete")
     complete = json.loads((shell.runs / run / "stages" / "copy" / "COMPLETE.json").read_text())
-    assert complete["metrics"]["joined"] == 0
+    assert complete["metrics"]["joined"] == complete["metrics"]["path"] == 0
     assert {"out/metrics.json", "model/config.json"} <= {a["path"] for a in complete["artifacts"]}
 
 
