@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 
+from launcher.recipe import paths
 from launcher.recipe.document import Node
 from launcher.recipe.methods import Method
 from launcher.recipe.problems import show, suggest
@@ -69,3 +70,7 @@ def _check_word(reading: Reading, node: Node, key: str, known: set[str]) -> None
         if name is not None and name not in known:
             near = suggest(name, sorted(known))
             reading.wrong(node, key, f"{{{name}}} is no input{near}; {{{{ and }}}} are braces")
+    text = str(node.value)
+    if text.startswith(("./", "../")) and (meant := paths.beside(node)) is not None:
+        told = f"{show(text)} is beside the recipe, and the program starts in {{out}}; "
+        reading.wrong(node, key, f"{told}write {meant}, or {{out}}/… for what it makes itself")

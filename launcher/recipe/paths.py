@@ -50,6 +50,13 @@ def _exists(path: Path) -> bool:
         return False
 
 
+def beside(node: Node) -> Path | None:
+    """What lies at the path that `node` states, from the folder of the file that states it; None:
+    nothing does."""
+    path = absolute(node)
+    return path if _exists(path) else None
+
+
 def model(node: Node) -> str:
     """A hub name, with its revision unless that is `main`, or the absolute folder of a model that
     is there. Raises BadPath."""
