@@ -32,7 +32,10 @@ LONGER, SHORTER = 2.0, 0.25
 KL_TOKEN = 0.5
 """Nats a token from the reference."""
 
-Kind = Literal["flat rewards", "mode collapse", "clipped", "length", "kl", "pairs"]
+_GROUPS = "frac_reward_zero_std"
+"""Logged of each rollout of groups, also where nothing in it got a reward."""
+
+Kind = Literal["unjudged", "flat rewards", "mode collapse", "clipped", "length", "kl", "pairs"]
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,12 @@ def _of_pairs(stage: StagePaths) -> tuple[Sign, ...]:
 def signs(rows: Sequence[Row]) -> tuple[Sign, ...]:
     """The signs in a stage's rows, each a step's figures as TRL (or our PPO) names them.
 
-    None where no completions were rewarded: elsewhere an entropy that falls is what is wanted.
+    None where no completions are judged: elsewhere an entropy that falls is what is wanted.
     """
-    if not any("reward" in row for row in rows):
+    if not any("reward" in row or _GROUPS in row for row in rows):
         return ()
     checks: tuple[tuple[Kind, Callable[[Sequence[Row]], str | None]], ...] = (
+        ("unjudged", _unjudged),
         ("flat rewards", _flat),
         ("mode collapse", _collapsed),
         ("clipped", _clipped),
@@ -110,8 +114,15 @@ def _a_token(key: str, whole: str) -> Callable[[Row], float | None]:
     return figure
 
 
+def _unjudged(rows: Sequence[Row]) -> str | None:
+    last = [row for row in rows if _GROUPS in row][-WINDOW:]
+    if len(last) < WINDOW or any("reward" in row for row in last):
+        return None
+    return "no judge says anything of any completion: there is nothing to learn from"
+
+
 def _flat(rows: Sequence[Row]) -> str | None:
-    groups = _course(rows, _named("frac_reward_zero_std"))
+    groups = _course(rows, _named(_GROUPS))
     if groups is not None:
         if groups.last < FLAT_GROUPS:
             return None

@@ -71,6 +71,14 @@ def test_each_sign_is_seen_and_told_with_its_figures(
     assert words in sign.text
 
 
+def test_completions_that_no_judge_says_anything_of_are_a_sign() -> None:
+    silent = without(course(), "reward", "reward_std")
+    assert kinds(silent) == ["unjudged"]
+    assert kinds([*silent[:25], *course()[25:]]) == []
+    assert kinds(silent[:9]) == []
+    assert kinds(without(silent, "frac_reward_zero_std")) == []
+
+
 def test_a_reward_that_rises_beside_a_sign_may_be_hacked() -> None:
     (sign,) = signs(course({"kl": 2.0, "reward": 3.0}))
     assert sign.text.endswith("reward rose from 0.5 to 3: read some answers, it may be hacked")
@@ -105,7 +113,8 @@ def test_figures_of_a_rollout_are_logged_at_some_steps_only() -> None:
 
 
 def test_a_stage_that_rewards_nothing_has_no_signs() -> None:
-    assert kinds(without(course({"entropy": 0.1}), "reward")) == []
+    rows = without(course({"entropy": 0.1}), "reward", "reward_std", "frac_reward_zero_std")
+    assert kinds(rows) == []
 
 
 def test_steps_that_were_done_again_count_once_and_broken_lines_not_at_all(tmp_path: Path) -> None:
