@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from tests.local.machine import RECIPES, LocalShell
 
+ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, os, shutil, sys
 source, out, model = sys.argv[1:4]
@@ -115,4 +122,71 @@ stages:
     shell.wait_for_state(run, "failed")
     (attempt,) = shell.attempts(run, "harness")
     said = "stages.harness.gate: gsm8k/exact_match,strict-match is 0.52, at least 0.6 asked"
+    assert said in attempt["failure"]["message"]
+
+
+COLOURS = """
+task: colours
+dataset_path: json
+dataset_kwargs: {data_files: {test: /shared/tasks/colours.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: answer
+metric_list: [{metric: acc}, {metric: acc_norm}]
+"""
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Path:
+    """An environment with the real lm-eval."""
+    folder = tmp_path / "harness"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    install = [*pip, "install", "--constraint", str(ROOT / "constraints.txt")]
+    # First, and by its exact version: asked for by a range, pip would take a CUDA build.
+    subprocess.run([*install, "torch==2.13.0"], check=True)
+    subprocess.run([*install, "lm-eval[hf]==0.4.13"], check=True)
+    return folder
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)  # most of it goes into the environment
+def test_lm_eval_measures_a_trained_model_on_tasks_of_one_s_own_as_the_page_says(
+    shell: LocalShell, tmp_path: Path, harness: Path
+) -> None:
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+
+    def placed(text: str) -> str:
+        return text.replace("/shared/harness", str(harness)).replace("/shared/tasks", str(tasks))
+
+    page = (ROOT / "docs" / "programs.md").read_text(encoding="utf-8")
+    _, sums, recipe, *_ = map(placed, re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    (tasks / "sums.yaml").write_text(sums)
+    (tasks / "sums.jsonl").write_text('{"question": "2 + 3 =", "answer": "5"}\n' * 3)
+    (tasks / "colours.yaml").write_text(placed(COLOURS))
+    row = {"question": "What colour is grass?", "choices": ["green", "blue"], "answer": 0}
+    (tasks / "colours.jsonl").write_text(f"{json.dumps(row)}\n" * 4)
+    path = shell.home / "sums.yaml"
+
+    path.write_text(recipe.replace("--tasks, sums", '--tasks, "sums,colours"').replace("0.5", "0"))
+    run = shell.data("submit", str(path))["run"]
+    shell.wait_for_state(run, "complete", timeout=900)
+    stages = shell.runs / run / "stages"
+    complete = json.loads((stages / "harness" / "COMPLETE.json").read_text())
+    assert set(complete["metrics"]) == {
+        "sums/exact_match,number", "sums/exact_match_stderr,number", "sums/sample_len",
+        "colours/acc", "colours/acc_stderr", "colours/acc_norm", "colours/acc_norm_stderr",
+        "colours/sample_len",
+    }  # fmt: skip
+    assert complete["metrics"]["sums/sample_len"] == 3
+
+    path.write_text(recipe)
+    trained = f"stages.sft.use={stages / 'sft' / 'model'}"
+    run = shell.data("submit", str(path), "name=again", trained)["run"]
+    shell.wait_for_state(run, "failed", timeout=900)
+    (attempt,) = shell.attempts(run, "harness")
+    said = "stages.harness.gate: sums/exact_match,number is 0, at least 0.5 asked"
     assert said in attempt["failure"]["message"]
