@@ -40,6 +40,8 @@ _LOST_WORDS = (
     "connection closed by peer", "connection reset by peer", "broken pipe", "eaddrinuse",
     "address already in use", "socket timeout", "timed out waiting", "gloo", "nccl", "tcpstore",
 )  # fmt: skip
+# Of sampling from a policy whose weights are no numbers.
+_NAN_WORDS = ("probability tensor contains either",)
 _WEB = {"requests", "httpx", "httpcore", "urllib3", "aiohttp", "huggingface_hub"}
 _NETWORK_WORDS = ("couldn't connect to", "max retries exceeded", "name resolution")
 _MAY_PASS = {408, 425, 429}
@@ -61,7 +63,7 @@ def kind_of(error: BaseException, *, on_cpu: bool) -> Kind:
         found = _kind(each, on_cpu)
         if found is not None:
             return found
-    return "program"
+    return "nan" if _says(error, _NAN_WORDS) else "program"
 
 
 def of_the_machine(error: BaseException) -> bool:

@@ -102,6 +102,7 @@ def raised_from(error: Exception, cause: Exception) -> Exception:
         (RuntimeError("The server socket has failed: EADDRINUSE"), "lost rank"),
         (RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed."), "killed"),
         (Ends("nan", "the loss of step 3 is not a finite number"), "nan"),
+        (RuntimeError("probability tensor contains either `inf`, `nan` or element < 0"), "nan"),
         (UsageError("no such column"), "user"),
         (KeyError("chosen"), "program"),
     ],
