@@ -1,14 +1,15 @@
 """PPO here against TRL's last PPO trainer: final reward and samples a second on the same task.
 
-    python benchmarks/ppo_vs_trl.py [--seeds 3] [--json] [--save] [--environment FOLDER]
+    python benchmarks/ppo_vs_trl.py [--seeds 3] [--add] [--json] [--save] [--environment FOLDER]
 
 TRL had a PPO trainer up to 1.12.0. It is installed with pip, at the versions of `constraints.txt`
 for all else, into a virtual environment in a temporary folder (or in FOLDER, which stays and is
 used again). Both sides train the same tiny policy with the same reward, value model, prompts,
 settings and seeds, one after the other, each in a process of its own with one thread; what counts
-is the training alone, without loading. The final reward of both is the share of wanted tokens in
-what their saved policies then write (see `benchmarks/ppo/task.py`). Our side runs twice: with a
-value model of its own, as TRL has it, and with our default, a head on the policy's trunk.
+is the training alone, without loading. The final reward of both is the mean score that the reward
+model gives to what their saved policies then write (see `benchmarks/ppo/task.py`). Our
+side runs twice: with a value model of its own, as TRL has it, and with our default, a head on the
+policy's trunk.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def environment(folder: Path) -> Path:
 
 def train(side: str, task: Path, seed: int, peer: Path | None) -> Trained:
     """Train one side in a process of its own. Raises `RuntimeError` with its last words."""
-    from benchmarks.ppo.task import share_in_completions
+    from benchmarks.ppo.task import mean_score
 
     if side == "trl":
         words = [str(peer), str(ROOT / "benchmarks" / "ppo" / "peer.py")]
@@ -108,7 +109,7 @@ def train(side: str, task: Path, seed: int, peer: Path | None) -> Trained:
             raise RuntimeError(f"{side} with seed {seed} failed:\n{done.stderr[-3000:]}")
         result = json.loads((out / "result.json").read_text())
         length = json.loads((task / "settings.json").read_text())["length"]
-        reward = share_in_completions(out / "policy", SCORED, length, seed=0)
+        reward = mean_score(out / "policy", task / "reward", SCORED, length, seed=0)
     return Trained(side=side, seed=seed, reward=reward, **result)
 
 
@@ -136,18 +137,31 @@ def versions(peer: Path) -> dict[str, str]:
     return {"python": platform.python_version(), **ours, **found}
 
 
-def run(settings: Mapping[str, Any], seeds: int, peer: Path) -> dict[str, Any]:
-    """Train every side with every seed, in turns, so that all meet the same machine."""
+def run(
+    settings: Mapping[str, Any], seeds: int, peer: Path, before: Sequence[Trained]
+) -> dict[str, Any]:
+    """Train every side with every seed that `before` lacks, in turns, so that all meet the same
+    machine."""
     from benchmarks.ppo import task
 
-    trained: list[Trained] = []
+    trained = list(before)
     with tempfile.TemporaryDirectory() as name:
         task.write(Path(name), dict(settings))
         for seed in range(1, seeds + 1):
             for side in SIDES:
+                if any((one.side, one.seed) == (side, seed) for one in before):
+                    continue
                 trained.append(train(side, Path(name), seed, peer))
                 print(trained[-1], file=sys.stderr, flush=True)
     return result(settings, trained, peer)
+
+
+def saved(settings: Mapping[str, Any], peer: Path) -> list[Trained]:
+    """The trainings of the newest saved result; none where it had other settings or versions."""
+    newest = json.loads(RESULTS.read_text(encoding="utf-8").splitlines()[-1])
+    if (newest["settings"], newest["versions"]) != (dict(settings), versions(peer)):
+        return []
+    return [Trained(**one) for one in newest["trained"]]
 
 
 def result(settings: Mapping[str, Any], trained: Sequence[Trained], peer: Path) -> dict[str, Any]:
@@ -196,13 +210,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each side")
     parser.add_argument("--rollouts", type=int, default=SETTINGS["rollouts"])
     parser.add_argument("--environment", type=Path, help=f"a folder to keep TRL {TRL} in")
+    parser.add_argument("--add", action="store_true", help="only seeds that the saved result lacks")
     parser.add_argument("--json", action="store_true", help="print all figures")
     parser.add_argument("--save", action="store_true", help=f"add them to {RESULTS.name}")
     given = parser.parse_args(arguments)
     settings = {**SETTINGS, "rollouts": given.rollouts}
     with tempfile.TemporaryDirectory() as name:
         peer = environment((given.environment or Path(name) / "trl").absolute())
-        found = run(settings, given.seeds, peer)
+        before = saved(settings, peer) if given.add else []
+        found = run(settings, given.seeds, peer, before)
     if given.save:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         with RESULTS.open("a", encoding="utf-8") as file:

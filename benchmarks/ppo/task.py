@@ -1,7 +1,9 @@
 """A task for PPO whose optimum is known: write nothing but tokens of a wanted set.
 
-The policy is the tiny random model of the recipes; the reward is the share of wanted tokens in
-prompt and completion, computed by a sequence classifier whose weights are set by hand.
+The policy is a tiny random model with the tokenizer of the recipes' own; the reward is the share of
+wanted tokens in prompt and completion, by a sequence classifier whose weights are set by hand.
+The policy cannot write the padding token: TRL's trainer scores a completion up to the first one but
+lets it go on, so a policy that can learns to end there, which no trained language model does.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PhiConfig,
+    PhiForCausalLM,
+    PhiForSequenceClassification,
     Qwen2Config,
     Qwen2ForSequenceClassification,
 )
@@ -65,13 +70,41 @@ def share_of_wanted_tokens() -> Qwen2ForSequenceClassification:
     return model
 
 
-def share_in_completions(policy: Path, samples: int, length: int, seed: int) -> float:
-    """The mean share of wanted tokens in what a policy writes, `samples` times for each prompt.
+def small(kind: type[Any]) -> Any:
+    """A random model of the Phi family, `PhiForCausalLM` or `PhiForSequenceClassification`.
 
-    Counted, not scored by the reward model, and over the completion alone. 0 to 1.
+    Its LM head has a bias, which keeps it from ever writing the padding token; the gradient of a
+    probability of 0 is 0, so training leaves it so.
     """
     ours = tokenizer()
+    config = PhiConfig(
+        vocab_size=AutoConfig.from_pretrained(MODEL).vocab_size,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        hidden_act="silu",
+        max_position_embeddings=256,
+        num_labels=1,
+        bos_token_id=None,
+        eos_token_id=ours.eos_token_id,
+        pad_token_id=ours.pad_token_id,
+    )
+    torch.manual_seed(0)
+    model = kind(config)
+    if kind is PhiForCausalLM:
+        with torch.no_grad():
+            model.lm_head.bias[ours.pad_token_id] = -1e4
+    return model
+
+
+@torch.no_grad()
+def mean_score(policy: Path, reward: Path, samples: int, length: int, seed: int) -> float:
+    """The mean score that a reward model gives to what a policy writes, `samples` times for each
+    prompt: what the training raised, 0 to 1."""
+    ours = tokenizer()
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    judge = AutoModelForSequenceClassification.from_pretrained(reward, dtype=torch.float32).eval()
     ids = ours(PROMPTS * samples, padding=True, return_tensors="pt")
     torch.manual_seed(seed)
     written = model.generate(
@@ -81,22 +114,18 @@ def share_in_completions(policy: Path, samples: int, length: int, seed: int) -> 
         max_new_tokens=length,
         eos_token_id=ours.eos_token_id,
         pad_token_id=ours.pad_token_id,
-    )[:, ids["input_ids"].size(1) :]
-    kept = written != ours.pad_token_id
-    wanted = torch.isin(written, torch.tensor(WANTED)) & kept
-    return (wanted.sum(1) / kept.sum(1).clamp(min=1)).mean().item()
+    )
+    scores: torch.Tensor = judge(input_ids=written, attention_mask=written != ours.pad_token_id)
+    return float(scores.logits.mean())
 
 
 def write(folder: Path, settings: dict[str, Any]) -> None:
     """What both sides read: `settings.json`, `prompts.json`, `policy/`, `reward/`, `value/`."""
     ours = tokenizer()
-    torch.manual_seed(0)
-    value = AutoModelForSequenceClassification.from_pretrained(MODEL, num_labels=1)
-    value.config.pad_token_id = ours.pad_token_id
     models = {
-        "policy": AutoModelForCausalLM.from_pretrained(MODEL),
+        "policy": small(PhiForCausalLM),
         "reward": share_of_wanted_tokens(),
-        "value": value,
+        "value": small(PhiForSequenceClassification),
     }
     for name, model in models.items():
         model.save_pretrained(folder / name)

@@ -29,8 +29,8 @@ def test_our_side_trains_and_leaves_a_policy_that_is_scored(tmp_path: Path, valu
 
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["samples"] == 8 and result["seconds"] > 0 and result["processor_seconds"] > 0
-    share = task.share_in_completions(tmp_path / "out" / "policy", 4, 6, seed=0)
-    assert 0.0 < share < 0.2
+    folder, reward = tmp_path / "out" / "policy", tmp_path / "task" / "reward"
+    assert 0.0 < task.mean_score(folder, reward, 4, 6, seed=0) < 0.2
 
 
 def test_samples_a_second_are_those_of_all_seeds_together() -> None:
