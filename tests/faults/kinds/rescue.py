@@ -43,10 +43,13 @@ def data(case: Case) -> None:
     rows.write_text(Path(case.scene.stages["sft"]["data"]["path"]).read_text())
     case.submit({"data": {**case.scene.stages["sft"]["data"], "path": str(rows)}})
     step = _stop(case)
-    text = rows.read_text()
-    place = case.rng.randrange(text.index("content") + 20, len(text))
-    letter = next(i for i in range(place, len(text)) if text[i].isalpha())
-    rows.write_text(text[:letter] + ("q" if text[letter] != "q" else "z") + text[letter + 1 :])
+    lines = rows.read_text().splitlines(keepends=True)
+    changed = case.rng.randrange(len(lines))
+    row = json.loads(lines[changed])
+    said = row["messages"][-1]["content"]
+    row["messages"][-1]["content"] = ("q" if said[:1] != "q" else "z") + said[1:]
+    lines[changed] = json.dumps(row) + "\n"
+    rows.write_text("".join(lines))
     _refused_then_accepted(case, "the data", step)
 
 
