@@ -176,25 +176,27 @@ def run_cancelled(events: Iterable[Event]) -> bool:
     return kinds[-1:] == ["cancelled"]
 
 
-def anew(events: Iterable[Event]) -> frozenset[str]:
-    """The stages that are to be run again and whose files are not aside yet. Pure."""
+def anew(events: Iterable[Event]) -> dict[str, int]:
+    """The stages that are to be run again and whose files are not aside yet, each with the number
+    of the event that said so first. Pure."""
     return _again_until("cleared", events)
 
 
 def rerun(events: Iterable[Event]) -> frozenset[str]:
     """The stages that are to be run again and were not submitted since. Pure."""
-    return _again_until("intent", events)
+    return frozenset(_again_until("intent", events))
 
 
-def _again_until(kind: Kind, events: Iterable[Event]) -> frozenset[str]:
-    """The stages that are to be run again and had no event of `kind` since."""
-    waiting: set[str] = set()
+def _again_until(kind: Kind, events: Iterable[Event]) -> dict[str, int]:
+    """The stages that are to be run again and had no event of `kind` since, each with the number
+    of the first event that said so."""
+    waiting: dict[str, int] = {}
     for event in events:
         if event.stage is not None and event.kind == "again":
-            waiting.add(event.stage)
+            waiting.setdefault(event.stage, event.number)
         elif event.stage is not None and event.kind == kind:
-            waiting.discard(event.stage)
-    return frozenset(waiting)
+            waiting.pop(event.stage, None)
+    return waiting
 
 
 def known_tokens(events: Iterable[Event]) -> frozenset[tuple[str, str]]:

@@ -48,21 +48,21 @@ def announce(run: RunPaths, plan: Plan, now: RunState, first: str) -> None:
 
 
 def clear(run: RunPaths, events: Sequence[journal.Event]) -> bool:
-    """Put aside what stages that are to be run again have left. Whether there were any."""
+    """Put aside what stages that are to be run again have left. Whether there were any.
+
+    Of whoever begins it, all goes to one folder, named by the event that said so first.
+    """
     anew = journal.anew(events)
-    waiting = [event for event in events if event.stage in anew]
-    numbers = {e.stage: e.number for e in waiting if e.kind == "again" and e.stage is not None}
-    for stage, number in numbers.items():
+    for stage, number in anew.items():
         _put_aside(run.stage(stage), number)
         journal.append(run.journal, journal.Event("cleared", time.time(), stage))
-    return bool(numbers)
+    return bool(anew)
 
 
 def _put_aside(stage: StagePaths, number: int) -> None:
     """Move all but the logs, which every job writes under its own id; COMPLETE first."""
     if not stage.root.is_dir():
         return
-    aside = files.private_folder(stage.old(number))
     left = [p for p in stage.root.iterdir() if p != stage.logs and not p.name.startswith("old-")]
     for path in sorted(left, key=lambda path: path != stage.complete):
-        path.rename(aside / path.name)
+        path.rename(files.private_folder(stage.old(number)) / path.name)

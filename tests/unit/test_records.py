@@ -177,8 +177,9 @@ def test_submissions_are_counted_since_a_person_asked() -> None:
 
 
 def test_a_stage_is_to_be_run_again_until_its_files_are_aside_and_it_is_submitted() -> None:
-    events = [Event("intent", 0, "s", "t"), Event("again", 0, "s")]
-    assert journal.anew(events) == journal.rerun(events) == frozenset({"s"})
+    events = [Event("intent", 0, "s", "t"), Event("again", 0, "s", number=2)]
+    events.append(Event("again", 0, "s", number=3))
+    assert journal.anew(events) == {"s": 2} and journal.rerun(events) == frozenset({"s"})
     events.append(Event("cleared", 0, "s"))
     assert not journal.anew(events) and journal.rerun(events) == frozenset({"s"})
     events.append(Event("intent", 0, "s", "u"))

@@ -15,7 +15,8 @@ import pytest
 from launcher.errors import LauncherError, UsageError
 from launcher.recipe.types import Score
 from launcher.records import journal
-from launcher.run import folder
+from launcher.records.paths import RunPaths
+from launcher.run import again, folder
 from tests.unit.running import ON_SLURM
 
 RECIPE = {"name": "chain"}
@@ -189,3 +190,29 @@ def test_a_plan_that_is_damaged_is_an_error_in_words(three: Path) -> None:
     run.plan.write_text('{"schema_version": 1}')
     with pytest.raises(LauncherError):
         folder.load_plan(run)
+
+
+def announced(run: RunPaths) -> None:
+    journal.append(run.journal, journal.Event("again", 0, "sft"))
+
+
+def test_what_a_stage_had_left_goes_to_one_folder_though_two_commands_moved_it(
+    tmp_path: Path,
+) -> None:
+    run = RunPaths(tmp_path)
+    stage = run.stage("sft")
+    stage.logs.mkdir(parents=True)
+    announced(run)
+    again.clear(run, journal.read(run.journal))
+    assert not list(stage.root.glob("old-*")), "it had left nothing"
+
+    stage.checkpoints.mkdir()
+    announced(run)
+    # A command that was killed had moved the first file.
+    stage.old(3).mkdir()
+    (stage.old(3) / "COMPLETE.json").touch()
+    announced(run)
+    again.clear(run, journal.read(run.journal))
+    (aside,) = stage.root.glob("old-*")
+    assert {path.name for path in aside.iterdir()} == {"COMPLETE.json", "checkpoints"}
+    assert not again.clear(run, journal.read(run.journal))
