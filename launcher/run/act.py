@@ -15,11 +15,11 @@ from launcher.plan.types import Plan
 from launcher.records import journal
 from launcher.records.paths import RunPaths
 from launcher.run import again, checkpoints, inputs, local_chain, state
-from launcher.run.chain import Done, Wish, bring
+from launcher.run.chain import PATIENCE_S, POLL_S, Done, Wish, bring
 from launcher.run.lock import only_one
 from launcher.run.look import engine, look, view
 from launcher.scheduler import shell
-from launcher.scheduler.jobs import tag
+from launcher.scheduler.jobs import Engine, tag
 
 __all__ = ["Done", "advance", "cancel", "engine", "look", "resume", "submit", "verify", "view"]
 
@@ -174,6 +174,7 @@ def cancel(run: RunPaths, plan: Plan) -> list[str]:
         ending = _unfinished(now, journal.submissions(events))
         if ending and not journal.run_cancelled(events):
             journal.append(run.journal, journal.Event("cancelled", time.time()))
+        _await_jobs(run, scheduler, journal.submissions(events))
         # Another look: whoever acted until then may have its job in the queue only now.
         events = journal.read(run.journal)
         known, tokens = journal.submissions(events), journal.known_tokens(events)
@@ -186,6 +187,14 @@ def cancel(run: RunPaths, plan: Plan) -> list[str]:
                 _note_cancelled(run, known[name])
         scheduler.cancel(jobs)
         return [stage.name for stage in plan.stages if stage.name in ending]
+
+
+def _await_jobs(run: RunPaths, scheduler: Engine, known: Mapping[str, journal.Submission]) -> None:
+    """Let an sbatch that outlived its launcher come to its end: its job is to be ended too."""
+    logs = [run.stage(each.stage).logs for each in known.values() if each.job_id is None]
+    deadline = time.monotonic() + PATIENCE_S
+    while any(map(scheduler.sending, logs)) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
 
 
 def _unfinished(now: state.RunState, known: Mapping[str, journal.Submission]) -> set[str]:

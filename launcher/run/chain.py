@@ -185,21 +185,31 @@ class _Pass:
         return self._plan.cluster.partition(allocation.partition).preemptible
 
     def _wait_for_others(self) -> None:
-        """Let a launcher that lives finish what it announced: its sbatch may be on its way.
-
-        Raises _Overtaken once it has, or has not for long.
-        """
+        """Let what another launcher announced come to an end: its sbatch may be on its way, though
+        it is gone itself. Raises _Overtaken once it has recorded what came of it."""
         stages = {s.name for s in self._now.stages if s.state == "absent"}
-        open_ = [s for s in self._known.values() if s.stage in stages and _awaited(s)]
+        open_ = [s for s in self._known.values() if s.stage in stages and self._awaited(s)]
         if not open_:
             return
         deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and any(self._awaited(each) for each in open_):
             time.sleep(POLL_S)
             if journal.last(self._run.journal) != self._seen:
                 raise _Overtaken
-            if not any(_awaited(each) for each in open_):
-                return
+        # Its job may be in the queue by now.
+        self._look()
+
+    def _awaited(self, submission: journal.Submission) -> bool:
+        """Whether the job that was announced may yet come, or its id be recorded."""
+        if submission.job_id is not None or submission.refused:
+            return False
+        if submission.host != platform.node():
+            return bool(submission.host)
+        if submission.pid == os.getpid():
+            # This very process, and it is not at it: its sbatch was not answered.
+            return False
+        logs = self._run.stage(submission.stage).logs
+        return _lives(submission.pid) or self._scheduler.sending(logs)
 
     def _end_anew(self) -> bool:
         """End the jobs of stages that are to be run anew, before their files move. Whether there
@@ -376,17 +386,9 @@ def _cancelled(run: RunPaths, stage: str) -> UsageError:
     )
 
 
-def _awaited(submission: journal.Submission) -> bool:
-    """Whether the launcher that announced it may yet record the id of its job."""
-    if submission.job_id is not None or submission.refused:
-        return False
-    if submission.host != platform.node():
-        return bool(submission.host)
-    if submission.pid == os.getpid():
-        # This very process, and it is not at it: its sbatch was not answered.
-        return False
+def _lives(pid: int) -> bool:
     try:
-        os.kill(submission.pid, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:

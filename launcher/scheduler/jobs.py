@@ -89,6 +89,10 @@ class Engine(Protocol):
     def submit(self, request: JobRequest) -> str:
         """Queue the job; returns its id. Raises LauncherError."""
 
+    def sending(self, logs: Path) -> bool:
+        """Whether a job that writes its logs there is on its way into the queue from this machine,
+        be the launcher that sends it gone."""
+
     def queue(self) -> Mapping[str, QueuedJob]:
         """This user's jobs of ours, by tag, in one query. Raises SchedulerUnavailable."""
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from launcher.errors import LauncherError, SchedulerUnavailable
@@ -68,6 +69,17 @@ def hidden() -> list[str]:
     """The variables of this process that Slurm's commands do not get to see, sorted."""
     of_a_job = {name for name in os.environ if name.startswith("SLURM_")} - _ANYWHERE
     return sorted({name for name in os.environ if name.startswith(_THEIRS)} | of_a_job)
+
+
+def works_on(beginning: str) -> bool:
+    """Whether a process of this machine was given a word that begins so."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        # Many end while one looks.
+        with suppress(OSError):
+            words = os.fsdecode(path.read_bytes()).split("\0")
+            if any(word.startswith(beginning) for word in words):
+                return True
+    return False
 
 
 def converse(argv: Sequence[str], text: str, environment: Mapping[str, str] | None = None) -> str:

@@ -18,6 +18,10 @@ class SlurmEngine:
         Path(request.logs).mkdir(parents=True, exist_ok=True, mode=0o700)
         return submission.send(request)
 
+    def sending(self, logs: Path) -> bool:
+        # What Submitit calls the script until sbatch has answered.
+        return shell.works_on(f"{logs}/.submission_file_")
+
     def queue(self) -> Mapping[str, QueuedJob]:
         return queue.parse_squeue(shell.run(queue.squeue_command(str(os.getuid()))))
 

@@ -261,6 +261,37 @@ def test_an_sbatch_that_times_out_though_it_was_accepted_is_adopted(
     assert len(set(queue(dev_cluster).values())) == len(queue(dev_cluster)) == 3
 
 
+SLOW = FIRST_TIME % 2 + 'touch "$calls.slow"; sleep 8; "$real" "$@"; touch "$calls.done"'
+
+
+def killed_amid_sbatch(shell: Shell, recipe: str) -> str:
+    """The run of a submission that was killed while its second sbatch, a slow one, goes on."""
+    wrapped(shell, SLOW)
+    submitting = shell.start("submit", recipe)
+    wait_until((shell.home / "bin" / "calls.slow").exists, "the second sbatch", MANY_S)
+    submitting.kill()
+    submitting.communicate(timeout=60)
+    (run,) = shell.runs.glob("[a-z]*")
+    return run.name
+
+
+def test_an_sbatch_that_outlives_its_launcher_is_waited_for_by_the_same_command(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    killed_amid_sbatch(shell, held)
+    assert actions(shell.data("submit", held)) == ["queued", "adopted", "submitted"]
+    assert len(set(queue(dev_cluster).values())) == len(queue(dev_cluster)) == 3
+
+
+def test_an_sbatch_that_outlives_its_launcher_is_waited_for_and_its_job_cancelled(
+    shell: Shell, dev_cluster: DevCluster, held: str
+) -> None:
+    run = killed_amid_sbatch(shell, held)
+    assert shell.data("cancel", run)["stages"] == ["first", "second"]
+    wait_until((shell.home / "bin" / "calls.done").exists, "the second sbatch", MANY_S)
+    wait_until(lambda: not queue(dev_cluster), "an empty queue", 30)
+
+
 def test_a_limit_that_is_met_on_the_way_leaves_what_was_queued_and_the_same_command_goes_on(
     shell: Shell, dev_cluster: DevCluster, held: str
 ) -> None:
