@@ -53,6 +53,9 @@ class Slurm:
     ) -> bool:
         raise AssertionError(job)
 
+    def sending(self, logs: Path) -> bool:
+        return False
+
     def release(self, job: QueuedJob) -> bool:
         raise AssertionError(job)
 
