@@ -8,6 +8,7 @@ a hidden folder, the ranks hash what is there, and rank 0 commits it (`launcher.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from functools import partial
@@ -24,6 +25,8 @@ from launcher.worker.distributed import by_main, wait_for_all
 
 _STATE = "trainer_state.json"
 _ARGUMENTS = "training_args.bin"
+_TOKENS = "_total_train_tokens"
+"""TRL's count of the tokens that have trained, which its trainers do not keep in a checkpoint."""
 
 
 class Committed:
@@ -70,6 +73,10 @@ class Committed:
     def _write_aside(self: Any, staging: Path, model: Any, trial: Any) -> Path:
         """Write all that belongs to the checkpoint below `staging`."""
         self._staging = staging
+        if self.args.include_num_input_tokens_seen == "no":
+            # GRPO and what is made of it count there themselves.
+            seen = max(self.state.num_input_tokens_seen, getattr(self, _TOKENS, 0))
+            self.state.num_input_tokens_seen = seen
         staged = checkpoints.path_of(staging, self.state.global_step)
         try:
             if self.accelerator.is_main_process:
@@ -110,6 +117,12 @@ class Committed:
             trainer=type(self).__name__,
             versions=versions(),
         )
+
+    def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        if checkpoint is not None and hasattr(self, _TOKENS):
+            state = json.loads((Path(checkpoint) / _STATE).read_bytes())
+            setattr(self, _TOKENS, state["num_input_tokens_seen"])
 
     def _load_best_model(self: Any) -> None:
         best = Path(self.state.best_model_checkpoint)

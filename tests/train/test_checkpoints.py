@@ -143,6 +143,13 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_serves(
     assert (parts.paths.checkpoints / "checkpoint-4.bad").is_dir()
 
 
+def test_the_tokens_that_have_trained_are_counted_on_after_a_stop(
+    whole: Trained, parts: Trained
+) -> None:
+    assert train(parts)
+    assert parts.metrics[5]["num_tokens"] == whole.metrics[5]["num_tokens"] > 0
+
+
 def test_a_training_without_a_whole_checkpoint_begins_anew(whole: Trained, parts: Trained) -> None:
     for step in (2, 4):
         flip(parts.paths.checkpoints / f"checkpoint-{step}" / "optimizer.pt")

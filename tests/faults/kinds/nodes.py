@@ -21,8 +21,10 @@ def _node(case: Case, job: str) -> str:
     return name
 
 
-@fault("slurmd is killed and started again", SFT, cluster="own", redo=1)
+@fault("slurmd is killed and started again", SFT, cluster="own", end="next command", redo=1)
 def restarted(case: Case) -> None:
+    """Where Slurm starts the job anew while the node comes back, that start fails, and Slurm holds
+    the job."""
     case.submit()
     step = case.until_step(case.draw_step())
     name = _node(case, case.job())
