@@ -72,7 +72,7 @@ def run(context: Context, stop: Stop) -> Finished | None:
 
 
 def _run_to_its_end(context: Context, command: Command, stop: Stop) -> bool:
-    """Whether the program ended by itself, with exit code 0."""
+    """Whether the program ended by itself, with exit code 0; False: it was told to stop."""
     argv = words(context, command)
     program = shutil.which(argv[0], path=os.environ.get("PATH"))
     if program is None:
@@ -102,7 +102,8 @@ def _run_to_its_end(context: Context, command: Command, stop: Stop) -> bool:
     process.stdin.close()
     code = process.wait()
     reader.join(timeout=GRACE_S)
-    if stopped:
+    # The word to stop may have come to it too: Slurm sends it to every process of a step.
+    if stopped or (code != 0 and stop.told):
         return False
     if code != 0:
         how = f"was killed by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
