@@ -72,11 +72,11 @@ class Committed:
 
     def _write_aside(self: Any, staging: Path, model: Any, trial: Any) -> Path:
         """Write all that belongs to the checkpoint below `staging`."""
-        self._staging = staging
         if self.args.include_num_input_tokens_seen == "no":
             # GRPO and what is made of it count there themselves.
             seen = max(self.state.num_input_tokens_seen, getattr(self, _TOKENS, 0))
             self.state.num_input_tokens_seen = seen
+        self._staging = staging
         staged = checkpoints.path_of(staging, self.state.global_step)
         try:
             if self.accelerator.is_main_process:

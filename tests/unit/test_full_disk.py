@@ -267,6 +267,7 @@ def test_an_error_of_another_sort_is_not_waited_for(run: RunPaths) -> None:
 def test_a_save_that_fails_leaves_no_half_done_checkpoint_in_its_way(disk: Path) -> None:
     class Trainer:
         accelerator = SimpleNamespace(is_main_process=True)
+        args = SimpleNamespace(include_num_input_tokens_seen="all")
         state = SimpleNamespace(global_step=5, best_model_checkpoint=None)
 
         def _get_output_dir(self, trial: Any) -> str:
