@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,8 @@ from tests.slurm.devcluster import wait_until
 from tests.slurm.shell import Shell
 from tests.slurm.test_resume import LOAD_S, TINY_SFT, TWO_NODES, weights
 
-STEPS = 24
-SFT = (f"stages.sft.train.max_steps={STEPS}", *TWO_NODES)
+STEPS, SAVE = 24, 4
+SFT = (f"stages.sft.train.max_steps={STEPS}", f"stages.sft.train.save_steps={SAVE}", *TWO_NODES)
 
 
 def disturbed(shell: Shell, disturb: Callable[[int], object], *overrides: str) -> str:
@@ -27,7 +28,19 @@ def disturbed(shell: Shell, disturb: Callable[[int], object], *overrides: str) -
         assert found["state"] in ("pending", "running", "complete"), found
         return found
 
-    wait_until(lambda: (stage()["progress"] or {"step": 0})["step"] >= 5, "some steps", LOAD_S)
+    def amid_steps() -> bool:
+        # Some steps before it saves: a save is given an hour.
+        assert stage()["state"] != "complete"
+        quiet = time.monotonic() + 5
+        while time.monotonic() < quiet:
+            done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+            if done > SAVE and done % SAVE == 1:
+                return True
+            time.sleep(0.02)
+        return False
+
+    metrics = shell.runs / run / "stages" / "sft" / "metrics.jsonl"
+    wait_until(amid_steps, "some steps", LOAD_S)
     disturb(processes_of(shell.runs / run, "launcher.worker.train")[1])
     wait_until(lambda: stage()["state"] == "complete", "the stage to be complete", 590)
     shell.outcomes(run)
@@ -36,7 +49,7 @@ def disturbed(shell: Shell, disturb: Callable[[int], object], *overrides: str) -
     assert [first["round"], second["round"]] == [0, 1]
     # In the same allocation: the job was not started a second time.
     assert first["job_id"] == second["job_id"] and second["restarts"] == 0
-    assert second["began_at"] == first["reached"] >= 4
+    assert second["began_at"] == first["reached"] >= SAVE
     return run
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import threading
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,11 @@ ALLOCATION = Allocation("eighty", "h100", 79.6, 2, 8, 8, 512.5, 600)
 
 
 def every_other_time(act: Callable[..., Any]) -> Callable[..., Any]:
-    """`act` on a file server that answers every second time, and not the first."""
-    calls = itertools.count(1)
+    """`act` on a file server that answers each thread every second time, and not the first."""
+    calls: dict[int, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
 
     def acts(*words: Any, **keywords: Any) -> Any:
-        if next(calls) % 2:
+        if next(calls[threading.get_ident()]) % 2:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return act(*words, **keywords)
 

@@ -21,10 +21,20 @@ def warn(case: Case) -> None:
 
 
 def until_back(case: Case, restarts: int) -> None:
-    """Return once the job runs again under its id; proves that it was put back."""
-    job = case.job()
-    case.until(lambda: case.restarts(job) > restarts, f"{job} to start again")
-    case.hit(f"job {job} started again, restarts {case.restarts(job)}")
+    """Return once the job runs again under its id; proves that it was put back.
+
+    Raises Missed where the signal came so late that the stage was done first, Lost where it ran to
+    its end though the signal came in the first half of its steps.
+    """
+    job, step = case.job(), case.step()
+    case.until(
+        lambda: case.restarts(job) > restarts or case.complete(case.scene.target),
+        f"{job} to start again",
+    )
+    if (count := case.restarts(job)) <= restarts:
+        words = f"the stage ran to its end, told to stop at step {step} of {case.scene.steps}"
+        raise Missed(words) if step > case.scene.steps / 2 else Lost(words)
+    case.hit(f"job {job} started again, restarts {count}")
 
 
 @fault("warned of the time limit at a step", SFT, redo=1)
