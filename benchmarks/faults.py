@@ -29,7 +29,7 @@ from benchmarks.pages import filled
 from tests.faults.every import every
 from tests.faults.fault import Fault
 from tests.faults.harness import Harness
-from tests.faults.table import Row, add, newest, read, render
+from tests.faults.table import Row, add, newest, read, render, under
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "faults.jsonl"
@@ -117,10 +117,8 @@ def _document(page: Path, table: str, rows: Sequence[Row]) -> None:
     """Put the table between the marks of the page, with dates and versions."""
     dates = sorted({row["date"] for row in rows})
     said = f"Run {dates[0]} to {dates[-1]}" if dates else "Not run yet"
-    newest_versions = rows[-1]["versions"] if rows else {}
-    words = ", ".join(f"{name} {value}" for name, value in newest_versions.items())
     text = page.read_text(encoding="utf-8")
-    block = f"{said}, with {words}.\n\n{table}"
+    block = f"{said}, with {under(rows)}.\n\n{table}"
     page.write_text(filled(text, BEGIN, END, block), encoding="utf-8")
 
 

@@ -42,6 +42,7 @@ from tests.faults.fault import Lost, Missed
 from tests.faults.scenes import LONG
 from tests.faults.site import Site, site
 from tests.faults.strikes import STRIKES, Target
+from tests.faults.table import under
 
 RESULTS = ROOT / "benchmarks" / "results" / "soak.jsonl"
 BEGIN, END = "<!-- soak: written by `make soak` -->", "<!-- end of soak -->"
@@ -282,8 +283,7 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
         ]
     lines += [f"- chain {row['chain']}: {row['why']}" for row in rows if not row["survived"]]
     if rows:
-        words = ", ".join(f"{name} {value}" for name, value in rows[-1]["versions"].items())
-        lines += ["", f"{rows[0]['date']} to {rows[-1]['date']}; {words}."]
+        lines += ["", f"{rows[0]['date']} to {rows[-1]['date']}; {under(rows)}."]
     return "\n".join(lines)
 
 

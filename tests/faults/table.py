@@ -63,6 +63,17 @@ def render(rows: Sequence[Row], faults: Mapping[str, Fault]) -> str:
     return "\n".join([*lines, *(["", "Lost:", "", *lost] if lost else [])])
 
 
+def under(rows: Sequence[Row]) -> str:
+    """The versions that the findings were made with: of each name all that there were."""
+    found: dict[str, list[str]] = {}
+    for row in sorted(rows, key=lambda row: str(row["date"])):
+        for name, value in row["versions"].items():
+            values = found.setdefault(name, [])
+            if value not in values:
+                values.append(value)
+    return ", ".join(f"{name} {' and '.join(values)}" for name, values in found.items())
+
+
 def _span(numbers: Sequence[int]) -> str:
     if not numbers:
         return "–"

@@ -144,6 +144,14 @@ def test_the_newest_finding_of_a_point_counts_and_a_torn_line_is_none(tmp_path: 
     assert table.newest(table.read(path), 2) == {}
 
 
+def test_a_table_states_all_versions_that_it_was_made_with() -> None:
+    rows = [
+        {"date": "2026-02-01", "versions": {"trl": "1.16.0", "launcher": "def"}},
+        {"date": "2026-01-31", "versions": {"trl": "1.16.0", "launcher": "abc"}},
+    ]
+    assert table.under(rows) == "trl 1.16.0, launcher abc and def"
+
+
 def test_the_page_has_what_the_last_soak_found() -> None:
     page = faults.PAGE.read_text(encoding="utf-8")
     found = page.split(soak.BEGIN)[1].split(soak.END)[0].strip()
