@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from launcher.errors import LauncherError, SchedulerUnavailable, UsageError
 from launcher.plan.types import Plan
@@ -78,7 +79,13 @@ def verify(run: RunPaths, plan: Plan, done: list[Done]) -> list[Done]:
         time.sleep(KEPT_S)
         before = {each.stage: each for each in done}
         now = advance(run, plan)
-        done = [each if each.action == "submitted" else before[each.stage] for each in now]
+        # What it lost, the run's own jobs may have sent again meanwhile.
+        done = [
+            each
+            if each.action == "submitted"
+            else replace(was := before[each.stage], job_id=each.job_id or was.job_id)
+            for each in now
+        ]
         if not any(each.action == "submitted" for each in now):
             return done
     raise LauncherError("Slurm loses the jobs that it accepts", hint="ask who runs the controller")
