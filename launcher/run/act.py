@@ -79,16 +79,18 @@ def verify(run: RunPaths, plan: Plan, done: list[Done]) -> list[Done]:
         time.sleep(KEPT_S)
         before = {each.stage: each for each in done}
         now = advance(run, plan)
-        # What it lost, the run's own jobs may have sent again meanwhile.
-        done = [
-            each
-            if each.action == "submitted"
-            else replace(was := before[each.stage], job_id=each.job_id or was.job_id)
-            for each in now
-        ]
+        done = [_since(before[each.stage], each) for each in now]
         if not any(each.action == "submitted" for each in now):
             return done
     raise LauncherError("Slurm loses the jobs that it accepts", hint="ask who runs the controller")
+
+
+def _since(before: Done, now: Done) -> Done:
+    """What became of a stage in both, with its newest job: the run's own jobs, too, send again what
+    the controller lost."""
+    if now.action == "submitted":
+        return now
+    return replace(before, job_id=now.job_id or before.job_id)
 
 
 def advance(
