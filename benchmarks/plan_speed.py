@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import spent
 from launcher.cluster.profile import list_profiles, load_profile
 from launcher.cluster.types import Cluster, Gpu, NodeGroup, Partition
 from launcher.models.find import shape_of
@@ -45,26 +46,22 @@ class Timed:
 def command(*words: str, compiled: str) -> float:
     """User and system time of one process, the best of `REPEATS`. `compiled`: where modules are
     kept once they are compiled, which the first run does."""
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    env["PYTHONPYCACHEPREFIX"] = compiled
-    return min(_child(words, env) for _ in range(REPEATS))
+    env = spent.compiled(compiled)
 
+    def once() -> object:
+        return subprocess.run(words, check=True, capture_output=True, env=env)
 
-def _child(words: tuple[str, ...], env: dict[str, str]) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(words, check=True, capture_output=True, env=env)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return min(spent.by_commands(once).processor for _ in range(REPEATS))
 
 
 def inside(work: Callable[[], object]) -> float:
     """Processor time of `work` in this process, the best of `REPEATS`."""
-    spent = []
+    seconds = []
     for _ in range(REPEATS):
         start = time.process_time()
         work()
-        spent.append(time.process_time() - start)
-    return min(spent)
+        seconds.append(time.process_time() - start)
+    return min(seconds)
 
 
 def eight_partitions() -> Cluster:

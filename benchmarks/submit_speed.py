@@ -14,22 +14,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.spent import Spent, by_commands, compiled
 from tests.slurm.devcluster import DevCluster, start, stop
 
 LAUNCHER = Path(sys.executable).parent / "launcher"
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "tiny" / "ppo.yaml"
 STAGES = 4
+FLOOR = f"{STAGES} bare sbatch"
 ROUNDS = 7
 
 
@@ -44,48 +45,33 @@ class Timed:
     """Of the wall time to the floor's."""
 
 
-@dataclass(frozen=True)
-class _Spent:
-    wall: float
-    processor: float
-
-
 def measure(rounds: int = ROUNDS) -> list[Timed]:
-    """All figures, the floor first."""
+    """All figures, the floor last."""
     with tempfile.TemporaryDirectory() as home:
         state = Path(home) / "slurm"
         try:
             cluster = start(state)
             cluster.run("scontrol", "update", "nodename=ALL", "state=drain", "reason=measuring")
-            spent = _rounds(cluster, Path(home), rounds)
+            taken = _rounds(cluster, Path(home), rounds)
         finally:
             stop(state)
-    best = {
-        what: _Spent(min(s.wall for s in each), min(s.processor for s in each))
-        for what, each in spent.items()
-    }
-    floor = best[f"{STAGES} bare sbatch"].wall
-    return [Timed(what, s.wall, s.processor, s.wall / floor) for what, s in best.items()]
+    walls = {what: min(each.wall for each in times) for what, times in taken.items()}
+    return [
+        Timed(what, walls[what], min(each.processor for each in times), walls[what] / walls[FLOOR])
+        for what, times in taken.items()
+    ]
 
 
-def _rounds(cluster: DevCluster, home: Path, rounds: int) -> Mapping[str, list[_Spent]]:
-    hidden = {"PYTHONDONTWRITEBYTECODE", "LAUNCHER_RUNS"}
-    env = {k: v for k, v in cluster.env.items() if k not in hidden}
-    env |= {"PYTHONPYCACHEPREFIX": str(home / "compiled"), "LAUNCHER_CLUSTER": "dev"}
-    spent: dict[str, list[_Spent]] = {
-        f"{STAGES} bare sbatch": [],
-        "python -c pass": [],
-        "launcher submit --dry-run": [],
-        "launcher submit": [],
-        "launcher submit, again": [],
-    }
+def _rounds(cluster: DevCluster, home: Path, rounds: int) -> Mapping[str, list[Spent]]:
+    env = compiled(home / "compiled", cluster.env) | {"LAUNCHER_CLUSTER": "dev"}
+    taken: dict[str, list[Spent]] = defaultdict(list)
 
     def timed(what: str, *commands: Sequence[str | Path]) -> None:
         def work() -> None:
             for words in commands:
                 subprocess.run(words, check=True, capture_output=True, env=env, cwd=home)
 
-        spent[what].append(_timed(work))
+        taken[what].append(by_commands(work))
 
     # The first round compiles.
     for number in range(rounds + 1):
@@ -97,17 +83,9 @@ def _rounds(cluster: DevCluster, home: Path, rounds: int) -> Mapping[str, list[_
         timed("launcher submit, again", submit)
         scripts = sorted(runs.glob("*/stages/*/logs/*_submission.sh"))
         assert len(scripts) == STAGES
-        timed(f"{STAGES} bare sbatch", *(("sbatch", script) for script in scripts))
+        timed(FLOOR, *(("sbatch", script) for script in scripts))
         cluster.run("scancel", f"--user={os.getuid()}")
-    return {what: each[1:] for what, each in spent.items()}
-
-
-def _timed(work: Callable[[], None]) -> _Spent:
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    work()
-    ended, after = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return _Spent(ended - began, processor)
+    return {what: each[1:] for what, each in taken.items()}
 
 
 def main() -> None:

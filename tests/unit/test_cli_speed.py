@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from benchmarks.spent import by_commands
 from tests.unit.command import ROOT, launcher
 
 FLOORS = 40
 """As many times what Python takes to start and end count as 0.4 s: machines are shared and differ,
 and one that is twice as slow at that moment is so at both. (Planning takes 27 of them.)"""
-
-
-def spent(work: Callable[[], object]) -> float:
-    """User and system time of the processes that `work` runs."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    work()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +27,9 @@ def assert_cheap(*words: str | Path, folder: Path, env: dict[str, str]) -> None:
     """The best of four, one beside the other: the first one compiles."""
     floors, seconds = [], []
     for _ in range(4):
-        floors.append(spent(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True)))
-        seconds.append(spent(lambda: launcher(*words, folder=folder, env=env)))
+        floor = by_commands(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True))
+        floors.append(floor.processor)
+        seconds.append(by_commands(lambda: launcher(*words, folder=folder, env=env)).processor)
     assert min(seconds) < max(0.4, FLOORS * min(floors))
 
 
